@@ -115,6 +115,10 @@ type Append struct {
 	// Take are claims that the stream must own afterwards; Release are those
 	// that it gives up.
 	Take, Release []Claim
+	// Erase destroys the subject's data key in the same transaction: nothing
+	// sealed for the stream, before or after, can be read any more. Events of
+	// such an append carry no Personal payload.
+	Erase bool
 	// Idempotency, when set, makes a repetition of this append return the
 	// first one's Result.
 	Idempotency *Idempotency

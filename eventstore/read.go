@@ -1,0 +1,278 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Query says which events to read, in order of position.
+type Query struct {
+	// After is the position to begin behind.
+	After Position
+	// UpTo is the last position to read; 0 sets no bound.
+	UpTo Position
+	// Limit bounds the number of events; default 1000.
+	Limit int
+	// Types, when not empty, selects event types.
+	Types []string
+	// Org, when not empty, selects one organisation's events.
+	Org string
+	// FirstSlice and LastSlice, inclusive, select slices; both 0 selects all.
+	FirstSlice, LastSlice int16
+}
+
+func (q Query) filtered() bool {
+	return len(q.Types) > 0 || q.Org != "" || q.FirstSlice != 0 || q.LastSlice != 0
+}
+
+// Page is a stretch of the log.
+type Page struct {
+	Events []Event
+	// Through is the position up to which the query has been answered: every
+	// event up to it that the query selects is in Events, or came before.
+	// With a filter it may be far beyond the last event.
+	Through Position
+}
+
+// Read returns the events that q selects, sealed. See ReadPage.
+func (s *Store) Read(ctx context.Context, q Query) ([]Event, error) {
+	page, err := s.ReadPage(ctx, q)
+	return page.Events, err
+}
+
+// filterWindow is how many positions a filtered read looks at in one query.
+const filterWindow = 20_000
+
+// ReadPage returns the next events that q selects, up to q.Limit of them, and
+// how far it looked. Without a filter the positions are dense: After+1, After+2
+// and so on to Through. Payloads stay sealed until Open.
+func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
+	if q.Limit <= 0 {
+		q.Limit = 1000
+	}
+	if q.FirstSlice == 0 && q.LastSlice == 0 {
+		q.LastSlice = Slices - 1
+	}
+	// What the head says is visible now stays visible, so a window that ends
+	// there is complete.
+	end, err := s.visible(ctx, q.After)
+	if err != nil {
+		return Page{}, err
+	}
+	if q.UpTo > 0 {
+		end = min(end, q.UpTo)
+	}
+	page := Page{Through: q.After}
+	window := Position(q.Limit)
+	if q.filtered() {
+		window = max(window, filterWindow)
+	}
+	var types any
+	if len(q.Types) > 0 {
+		types = q.Types
+	}
+	var org any
+	if q.Org != "" {
+		org = q.Org
+	}
+	for page.Through < end && len(page.Events) < q.Limit {
+		through := min(page.Through+window, end)
+		rows, err := s.pool.Query(ctx, sqlRead, int64(page.Through), int64(through), types, org, q.FirstSlice, q.LastSlice)
+		if err != nil {
+			return Page{}, fmt.Errorf("eventstore: reading: %w", err)
+		}
+		got, err := s.collect(rows, nil)
+		if err != nil {
+			return Page{}, err
+		}
+		if room := q.Limit - len(page.Events); len(got) > room {
+			got = got[:room]
+			through = got[room-1].Position
+		}
+		if page.Events == nil {
+			page.Events = got
+		} else {
+			page.Events = append(page.Events, got...)
+		}
+		page.Through = through
+	}
+	return page, nil
+}
+
+// visible returns a position, beyond after if there is one, up to which the
+// log can be read.
+func (s *Store) visible(ctx context.Context, after Position) (Position, error) {
+	if known := s.watch.head(); known > after {
+		return known, nil
+	}
+	return s.lookUpHead(ctx)
+}
+
+// ReadStream returns one stream's events after a sequence, in order, sealed.
+func (s *Store) ReadStream(ctx context.Context, stream string, after int64) ([]Event, error) {
+	rows, err := s.pool.Query(ctx, sqlReadStream, SliceOf(stream), stream, after)
+	if err != nil {
+		return nil, fmt.Errorf("eventstore: reading a stream: %w", err)
+	}
+	return s.collect(rows, nil)
+}
+
+// ReadSlices reads all streams of the slices from first to last, inclusive, up
+// to a fixed position, in order of slice, stream and sequence. It calls each
+// with runs of whole streams: some thousand events, sealed, which belong to
+// each until it returns. It holds one connection and constant memory.
+func (s *Store) ReadSlices(ctx context.Context, first, last int16, upTo Position, each func([]Event) error) error {
+	if upTo == 0 {
+		upTo = math.MaxInt64
+	}
+	rows, err := s.pool.Query(ctx, sqlReadSlices, first, last, int64(upTo))
+	if err != nil {
+		return fmt.Errorf("eventstore: reading slices: %w", err)
+	}
+	_, err = s.collect(rows, each)
+	return err
+}
+
+// Head returns the last committed position and the present epoch.
+func (s *Store) Head(ctx context.Context) (Checkpoint, error) {
+	p, err := s.lookUpHead(ctx)
+	return Checkpoint{Epoch: s.Epoch(), Position: p}, err
+}
+
+func (s *Store) lookUpHead(ctx context.Context) (Position, error) {
+	var p int64
+	if err := s.pool.QueryRow(ctx, sqlHead).Scan(&p); err != nil {
+		return 0, fmt.Errorf("eventstore: reading the head: %w", err)
+	}
+	s.watch.saw(Position(p))
+	return Position(p), nil
+}
+
+// Sequence returns the last sequence of a stream; 0 when it has no event.
+func (s *Store) Sequence(ctx context.Context, stream string) (int64, error) {
+	var n int64
+	err := s.pool.QueryRow(ctx, `SELECT coalesce((SELECT sequence FROM streams WHERE stream = $1), 0)`, stream).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("eventstore: reading a stream's head: %w", err)
+	}
+	return n, nil
+}
+
+// Owner returns the stream that owns a claim; "" when nobody does.
+func (s *Store) Owner(ctx context.Context, c Claim) (string, error) {
+	hash := s.cfg.Keys.ClaimHash(c)
+	var stream string
+	err := s.pool.QueryRow(ctx, `SELECT coalesce((SELECT stream FROM claims WHERE hash = $1), '')`, hash[:]).Scan(&stream)
+	if err != nil {
+		return "", fmt.Errorf("eventstore: reading a claim: %w", err)
+	}
+	return stream, nil
+}
+
+// Repeat returns the result of an earlier append with the same idempotency
+// key, so that a caller can spare the work of deciding again; ok is false when
+// there is none. It fails with ErrIdempotencyMismatch when the key was used
+// for another request.
+func (s *Store) Repeat(ctx context.Context, i Idempotency) (r Result, ok bool, err error) {
+	key, request := s.blindKey(i.Key), s.blindRequest(i.Request)
+	var (
+		found    []byte
+		position int64
+	)
+	err = s.pool.QueryRow(ctx, sqlFindRepeats, pgtype.FlatArray[[]byte]{key[:]}).
+		Scan(nil, &found, &r.Stream, &r.First, &r.Last, &position, &r.At)
+	switch {
+	case err == pgx.ErrNoRows:
+		return Result{}, false, nil
+	case err != nil:
+		return Result{}, false, fmt.Errorf("eventstore: looking up an idempotency key: %w", err)
+	case string(found) != string(request[:]):
+		return Result{}, false, ErrIdempotencyMismatch
+	}
+	r.At = r.At.UTC()
+	r.Position, r.Repeated = Position(position), true
+	r.Epoch = epochOf(*s.epochs.Load(), r.Position)
+	return r, true, nil
+}
+
+// runSize is about how many events collect hands on at a time.
+const runSize = 4096
+
+// collect decodes the rows of one of the reading statements, from the wire's
+// binary form straight into events. Without each it returns them all; with
+// each it hands them on in runs that end between two streams.
+func (s *Store) collect(rows pgx.Rows, each func([]Event) error) ([]Event, error) {
+	defer rows.Close()
+	var (
+		events  []Event
+		epochs  = *s.epochs.Load()
+		strings = interner{}
+	)
+	for rows.Next() {
+		v := rows.RawValues()
+		if each != nil && len(events) >= runSize && string(v[1]) != events[len(events)-1].Stream {
+			if err := each(events); err != nil {
+				return nil, err
+			}
+			events = events[:0]
+		}
+		var stream string
+		if n := len(events); n > 0 && events[n-1].Stream == string(v[1]) {
+			stream = events[n-1].Stream
+		} else {
+			stream = string(v[1])
+		}
+		e := Event{
+			Position: Position(readInt8(v[0])),
+			Stream:   stream,
+			Sequence: readInt8(v[2]),
+			Slice:    readInt2(v[3]),
+			Type:     strings.of(v[5]),
+			Schema:   readInt2(v[6]),
+			Org:      strings.of(v[7]),
+			Actor:    strings.of(v[8]),
+			At:       fromMicroseconds(readInt8(v[9])),
+		}
+		copy(e.ID[:], v[4])
+		// One allocation for both payloads; the rows' own buffer is reused.
+		if n := len(v[10]) + len(v[11]); n > 0 {
+			buf := append(append(make([]byte, 0, n), v[10]...), v[11]...)
+			e.Data, e.Sealed = buf[:len(v[10]):len(v[10])], buf[len(v[10]):]
+		}
+		if v[10] == nil {
+			e.Data = nil
+		}
+		if v[11] == nil {
+			e.Sealed = nil
+		}
+		e.Epoch = epochOf(epochs, e.Position)
+		events = append(events, e)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("eventstore: reading: %w", err)
+	}
+	if each != nil && len(events) > 0 {
+		return nil, each(events)
+	}
+	return events, nil
+}
+
+// interner gives one string for equal byte strings; the few types,
+// organisations and actors of a read share theirs.
+type interner map[string]string
+
+func (in interner) of(b []byte) string {
+	if s, ok := in[string(b)]; ok {
+		return s
+	}
+	if len(in) > 4096 {
+		clear(in)
+	}
+	s := string(b)
+	in[s] = s
+	return s
+}

@@ -1,0 +1,3 @@
+-- Who owns these claims.
+-- $1 bytea[]  hashes
+SELECT hash, stream FROM claims WHERE hash = ANY ($1::bytea[])

@@ -1,0 +1,220 @@
+package eventstore
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// channels that instances tell each other news on. The payload of the first is
+// nothing; that of the second is the stream whose subject was erased.
+const (
+	channelHead   = "muster_log"
+	channelErased = "muster_erased"
+)
+
+// watcher knows how far the log reaches and wakes those who wait for more. It
+// listens for other instances' notifications on a connection of its own, polls
+// as a net, and sends this instance's notifications: one at most for all the
+// flushes that ended while the last one was being sent, outside their commits.
+type watcher struct {
+	store  *Store
+	notify chan struct{} // capacity 1: this instance has committed something
+
+	mu     sync.Mutex    // guards what follows
+	known  Position      // a visible position; only grows within an epoch
+	beyond chan struct{} // closed and replaced when known grows
+}
+
+func newWatcher(s *Store) *watcher {
+	return &watcher{store: s, notify: make(chan struct{}, 1), beyond: make(chan struct{})}
+}
+
+// head returns the last position known to be visible.
+func (w *watcher) head() Position {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.known
+}
+
+// saw takes note of a visible position.
+func (w *watcher) saw(p Position) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p > w.known {
+		w.known = p
+		close(w.beyond)
+		w.beyond = make(chan struct{})
+	}
+}
+
+// forget drops what was known, after a failover to a database that may have
+// less.
+func (w *watcher) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known = 0
+}
+
+// committed takes note of this instance's own batch and lets the others know.
+func (w *watcher) committed(last Position) {
+	w.saw(last)
+	select {
+	case w.notify <- struct{}{}:
+	default: // one is pending, and will be sent after this commit
+	}
+}
+
+// Wait returns once the log reaches beyond a position, or with ctx's error.
+func (s *Store) Wait(ctx context.Context, after Position) error {
+	for {
+		s.watch.mu.Lock()
+		known, beyond := s.watch.known, s.watch.beyond
+		s.watch.mu.Unlock()
+		if known > after {
+			return nil
+		}
+		select {
+		case <-beyond:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// run keeps a connection until ctx ends; when it breaks, whatever might have
+// been missed is assumed to have happened.
+func (w *watcher) run(ctx context.Context) {
+	for backoff := minBackoff; ctx.Err() == nil; {
+		conn, err := w.store.connect(ctx)
+		if err == nil {
+			backoff = minBackoff
+			err = w.session(ctx, conn)
+			conn.Close(context.WithoutCancel(ctx))
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		w.store.cfg.Log.Warn("the watcher lost its connection", "error", err)
+		backoff = pause(ctx, backoff)
+	}
+}
+
+// session listens and polls on one connection until it fails or ctx ends.
+func (w *watcher) session(ctx context.Context, conn *pgx.Conn) error {
+	s := w.store
+	if !s.standby { // LISTEN is not to be had there; polling does it all
+		if err := s.identify(ctx, conn); err != nil {
+			return err
+		}
+		if _, err := conn.Exec(ctx, "LISTEN "+channelHead+"; LISTEN "+channelErased); err != nil {
+			return err
+		}
+	}
+	// A notification's own transaction is nothing worth waiting for the disk.
+	if _, err := conn.Exec(ctx, "SET synchronous_commit = off"); err != nil {
+		return err
+	}
+	s.keys.clear()
+	w.forget()
+	if err := w.look(ctx, conn); err != nil {
+		return err
+	}
+
+	heard := make(chan error, 1)
+	lastIdentified := time.Now()
+	for {
+		if time.Since(lastIdentified) > 5*s.cfg.Poll {
+			lastIdentified = time.Now()
+			if err := w.housekeeping(ctx, conn); err != nil {
+				return err
+			}
+		}
+		// One goroutine waits on the connection while this one waits for
+		// everything else; it has ended before the connection is used again.
+		waitCtx, interrupt := context.WithTimeout(ctx, s.cfg.Poll)
+		go func() { heard <- w.listen(waitCtx, conn) }()
+		var err error
+		select {
+		case err = <-heard:
+			if err == nil {
+				err = w.look(ctx, conn)
+			}
+		case <-w.notify:
+			interrupt()
+			if err = <-heard; err == nil {
+				_, err = conn.Exec(ctx, "NOTIFY "+channelHead)
+			}
+			pause(ctx, notifyEvery)
+		}
+		interrupt()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// notifyEvery is the shortest time between two notifications.
+const notifyEvery = 5 * time.Millisecond
+
+// listen returns when another instance has news or ctx has ended; an error
+// means that the connection is broken.
+func (w *watcher) listen(ctx context.Context, conn *pgx.Conn) error {
+	for {
+		n, err := conn.WaitForNotification(ctx)
+		switch {
+		case err != nil && ctx.Err() != nil && !conn.IsClosed():
+			return nil
+		case err != nil:
+			return err
+		case n.Channel == channelErased:
+			w.store.keys.forget(n.Payload)
+		case n.PID != conn.PgConn().PID():
+			return nil
+		}
+	}
+}
+
+func (w *watcher) look(ctx context.Context, conn *pgx.Conn) error {
+	var p int64
+	if err := conn.QueryRow(ctx, sqlHead).Scan(&p); err != nil {
+		return err
+	}
+	w.saw(Position(p))
+	return nil
+}
+
+// housekeeping follows changes of the epoch and of the key file.
+func (w *watcher) housekeeping(ctx context.Context, conn *pgx.Conn) error {
+	s := w.store
+	if s.cfg.Keys.Changed() {
+		if err := s.cfg.Keys.Reload(); err != nil {
+			s.cfg.Log.Error("the key file does not load", "error", err)
+		}
+	}
+	if s.standby {
+		return s.loadEpochs(ctx)
+	}
+	return s.identify(ctx, conn)
+}
+
+const (
+	minBackoff = 20 * time.Millisecond
+	maxBackoff = 2 * time.Second
+)
+
+// pause waits for backoff, or until ctx ends, and returns the next one.
+func pause(ctx context.Context, backoff time.Duration) time.Duration {
+	t := time.NewTimer(backoff)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return min(2*backoff, maxBackoff)
+}
