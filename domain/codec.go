@@ -1,8 +1,10 @@
 package domain
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -15,7 +17,7 @@ var ErrUnknownEvent = errors.New("unknown event")
 
 // Encode returns an event's payload in two parts: data may be stored in the
 // open, personal must be sealed. Each is a message in protobuf's wire format,
-// documented in proto/muster/event/v1/event.proto, or nil when empty. It
+// documented in events.proto, or nil when empty. It
 // panics on an Event that is not of this package.
 func Encode(e Event) (data, personal []byte) {
 	k, ok := kinds[e.Type()]
@@ -66,6 +68,9 @@ type kind struct {
 	decode func(data, personal []byte) (Event, error)
 }
 
+// coders are kept because a rebuild takes one for each event of the log.
+var coders = sync.Pool{New: func() any { return new(coder) }}
+
 // fielded is the kind of an event with fields.
 func fielded[E Event, P interface {
 	*E
@@ -74,24 +79,31 @@ func fielded[E Event, P interface {
 	return kind{
 		encode: func(ev Event) (data, personal []byte) {
 			e := ev.(E)
-			var c coder
-			P(&e).open(&c)
-			data, c.out = c.out, nil
-			P(&e).sealed(&c)
-			return data, c.out
+			c := coders.Get().(*coder)
+			c.reading = false
+			P(&e).open(c)
+			data = c.written()
+			P(&e).sealed(c)
+			personal = c.written()
+			coders.Put(c)
+			return data, personal
 		},
 		decode: func(data, personal []byte) (Event, error) {
 			var e E
-			c := coder{reading: true}
+			c := coders.Get().(*coder)
+			c.reading, c.err = true, nil
 			if len(data) > 0 {
 				c.scan(data)
-				P(&e).open(&c)
+				P(&e).open(c)
 			}
 			if len(personal) > 0 {
 				c.scan(personal)
-				P(&e).sealed(&c)
+				P(&e).sealed(c)
 			}
-			return e, c.err
+			err := c.err
+			c.text = ""
+			coders.Put(c)
+			return e, err
 		},
 	}
 }
@@ -120,33 +132,54 @@ type coder struct {
 	out     []byte
 	// text is the message as a string: its fields are substrings, so that a
 	// message costs one allocation however many it has.
-	text  string
-	spans [maxField + 1]span
-	err   error
+	text string
+	// forms and values hold the last occurrence of each field.
+	forms  [maxField + 1]form
+	values [maxField + 1]uint64
+	err    error
 }
 
-// span is where the last occurrence of a field is: the value's bytes for a
-// length-delimited field, the value itself for a varint.
-type span struct {
-	from, to int32
-	number   uint64
-	set      bool
-	typ      protowire.Type
+// form is how a field occurs in a message.
+type form uint8
+
+const (
+	absent form = iota
+	// varint: the value is the number.
+	varint
+	// delimited: the value is where the bytes are, see span.
+	delimited
+)
+
+// span returns where in the message a delimited field's bytes begin and end.
+func span(value uint64) (from, to uint32) { return uint32(value >> 32), uint32(value) } // #nosec G115 -- both halves
+
+// written returns what has been written since the last call, nil for nothing.
+// Secrets do not stay behind in a coder that is kept.
+func (c *coder) written() []byte {
+	if len(c.out) == 0 {
+		return nil
+	}
+	b := bytes.Clone(c.out)
+	if clear(c.out); cap(c.out) > 1<<12 {
+		c.out = nil
+	}
+	c.out = c.out[:0]
+	return b
 }
 
 // scan takes up a message to read.
 func (c *coder) scan(b []byte) {
 	c.text = string(b)
-	c.spans = [maxField + 1]span{}
-	c.each(b, func(n protowire.Number, s span) {
+	c.forms = [maxField + 1]form{}
+	c.each(b, func(n protowire.Number, f form, value uint64) {
 		if n <= maxField {
-			c.spans[n] = s
+			c.forms[n], c.values[n] = f, value
 		}
 	})
 }
 
-// each calls f with every varint and length-delimited field of b.
-func (c *coder) each(b []byte, f func(protowire.Number, span)) {
+// each calls f with every varint and delimited field of b.
+func (c *coder) each(b []byte, f func(protowire.Number, form, uint64)) {
 	for at := 0; at < len(b); {
 		n, typ, size := protowire.ConsumeTag(b[at:])
 		if size < 0 {
@@ -154,26 +187,27 @@ func (c *coder) each(b []byte, f func(protowire.Number, span)) {
 			return
 		}
 		at += size
-		s := span{set: true, typ: typ}
+		var value uint64
+		is := absent
 		switch typ {
 		case protowire.VarintType:
-			s.number, size = protowire.ConsumeVarint(b[at:])
+			is = varint
+			value, size = protowire.ConsumeVarint(b[at:])
 		case protowire.BytesType:
+			is = delimited
 			var v []byte
 			v, size = protowire.ConsumeBytes(b[at:])
-			s.to = int32(at + size) // #nosec G115 -- payloads are far below 2 GiB
-			s.from = s.to - int32(len(v))
+			value = uint64(at+size-len(v))<<32 | uint64(at+size) // #nosec G115 -- payloads are far below 2 GiB
 		default:
 			size = protowire.ConsumeFieldValue(n, typ, b[at:])
-			s.set = false
 		}
 		if size < 0 {
 			c.fail(protowire.ParseError(size))
 			return
 		}
 		at += size
-		if s.set {
-			f(n, s)
+		if is != absent {
+			f(n, is, value)
 		}
 	}
 }
@@ -187,11 +221,11 @@ func (c *coder) fail(err error) {
 // find returns the bytes of a field, or false when it is not there in that
 // form; a field of another wire type counts as unknown, as in protobuf.
 func (c *coder) find(n protowire.Number) (string, bool) {
-	s := &c.spans[n]
-	if !s.set || s.typ != protowire.BytesType {
+	if c.forms[n] != delimited {
 		return "", false
 	}
-	return c.text[s.from:s.to], true
+	from, to := span(c.values[n])
+	return c.text[from:to], true
 }
 
 // str is a string field.
@@ -229,8 +263,8 @@ func (c *coder) bytes(n protowire.Number, p *[]byte) {
 // uint is a varint field.
 func (c *coder) uint(n protowire.Number, v uint64) uint64 {
 	if c.reading {
-		if s := &c.spans[n]; s.set && s.typ == protowire.VarintType {
-			return s.number
+		if c.forms[n] == varint {
+			return c.values[n]
 		}
 		return v
 	}
@@ -295,9 +329,10 @@ func (c *coder) strs(n protowire.Number, p *[]string) {
 		return
 	}
 	text := c.text
-	c.each([]byte(text), func(m protowire.Number, s span) {
-		if m == n && s.typ == protowire.BytesType {
-			v := text[s.from:s.to]
+	c.each([]byte(text), func(m protowire.Number, f form, value uint64) {
+		if m == n && f == delimited {
+			from, to := span(value)
+			v := text[from:to]
 			if !utf8.ValidString(v) {
 				c.fail(errors.New("invalid UTF-8"))
 			}
@@ -319,11 +354,12 @@ func (c *coder) entries(n protowire.Number, p *[]Metadata) {
 		return
 	}
 	b := []byte(c.text)
-	c.each(b, func(m protowire.Number, s span) {
-		if m == n && s.typ == protowire.BytesType {
+	c.each(b, func(m protowire.Number, f form, value uint64) {
+		if m == n && f == delimited {
+			from, to := span(value)
 			var entry Metadata
 			inner := coder{reading: true}
-			inner.scan(b[s.from:s.to])
+			inner.scan(b[from:to])
 			inner.str(1, &entry.Key)
 			inner.bytes(2, &entry.Value)
 			if inner.err != nil {

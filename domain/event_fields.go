@@ -47,7 +47,7 @@ var kinds = map[string]kind{
 	TypeOrganisationReactivated:      bare[OrganisationReactivated](),
 }
 
-// The field numbers below are those of proto/muster/event/v1/event.proto; a
+// The field numbers below are those of events.proto; a
 // number is never used again for something else.
 
 func (*HumanAdded) open(*coder) {}
@@ -71,7 +71,7 @@ func (e *PasswordSet) sealed(c *coder) {
 }
 
 func (e *PasswordRehashed) open(c *coder) {
-	c.str(2, &e.Format)
+	c.str(1, &e.Format)
 }
 
 func (e *PasswordRehashed) sealed(c *coder) {

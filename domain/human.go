@@ -41,7 +41,7 @@ type Human struct {
 // Facts is what a decision needs from outside: everything that takes a clock,
 // randomness or much computing.
 type Facts struct {
-	// UserID is the new user's id: Human.UserID, or a fresh ULID.
+	// UserID is the new user's id, when the caller chose none (Human.UserID).
 	UserID string
 	// Org is the organisation that will own the user.
 	Org string
@@ -183,7 +183,11 @@ func (h Human) Import(f Facts) Decision {
 	case StateLocked:
 		events = append(events, UserLocked{})
 	}
-	return Decision{Stream: f.UserID, Org: f.Org, Events: events, Take: h.claims()}
+	stream := h.UserID
+	if stream == "" {
+		stream = f.UserID
+	}
+	return Decision{Stream: stream, Org: f.Org, Events: events, Take: h.claims()}
 }
 
 func (h Human) claims() []Claim {

@@ -194,13 +194,16 @@ func (u *User) ChangePhone(number string, verified bool) (Decision, error) {
 
 // ResendInitialization gives a user who has not completed the account a fresh
 // code, and, with email not empty, another address to send it to.
-// ErrAlreadyInitial.
+// ErrAlreadyInitial, ErrUserNotActive (deactivated or locked).
 func (u *User) ResendInitialization(email string, code Code, at time.Time) (Decision, error) {
 	if err := u.notFound("COMMAND-2M9df"); err != nil {
 		return Decision{}, err
 	}
-	if u.State != StateInitial {
+	if u.InitCode == nil {
 		return Decision{}, ErrAlreadyInitial
+	}
+	if !u.mayInitialize() {
+		return Decision{}, ErrUserNotActive
 	}
 	var events []Event
 	if email != "" {
@@ -246,13 +249,19 @@ func (u *User) checkCode(c *PendingCode, secret string, at time.Time, failed Eve
 	return Decision{}, outer.Because(err)
 }
 
+// mayInitialize reports whether a pending initialization code may be used. An
+// active user can have one too: who is unlocked or reactivated is active on
+// the wire, but may never have completed the account.
+func (u *User) mayInitialize() bool { return u.State == StateInitial || u.State == StateActive }
+
 // CheckInitialization judges an initialization code without using it. The
-// error is ErrCodeMissing (none pending) or ErrCodeInvalid, whose cause is
-// ErrCodeExpired, ErrCodeUsedUp or ErrCodeWrong. A Decision with events comes
+// error is ErrCodeMissing (none pending), ErrUserNotActive (deactivated or
+// locked), or ErrCodeInvalid, whose cause is ErrCodeExpired, ErrCodeUsedUp or
+// ErrCodeWrong. A Decision with events comes
 // with an error that is to be counted: append it, then return the error.
 func (u *User) CheckInitialization(secret string, at time.Time) (Decision, error) {
-	if u.State != StateInitial {
-		return Decision{}, ErrCodeMissing
+	if u.InitCode != nil && !u.mayInitialize() {
+		return Decision{}, ErrUserNotActive
 	}
 	return u.checkCode(u.InitCode, secret, at, InitializationFailed{}, ErrCodeInvalid)
 }

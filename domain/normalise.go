@@ -8,7 +8,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/nyaruka/phonenumbers"
 	"golang.org/x/text/language"
 )
 
@@ -209,27 +208,6 @@ func (n *normaliser) phone(c *ImportHuman) error {
 	phone.Number = number
 	n.h.Phone = &phone
 	return nil
-}
-
-// phoneRegion is where a number without "+" is dialled from.
-const phoneRegion = "CH"
-
-// NormalisePhone returns a phone number in E.164. It must have a known country
-// code and a length that some number could have; whether it is assigned, or
-// assignable, is not asked.
-func NormalisePhone(s string) (string, error) {
-	s = strings.TrimSpace(s)
-	if s == "" {
-		return "", ErrPhoneEmpty
-	}
-	if err := text("phone.phone", s, maxPhone); err != nil {
-		return "", err
-	}
-	number, err := phonenumbers.Parse(s, phoneRegion)
-	if err != nil {
-		return "", ErrPhoneInvalid
-	}
-	return phonenumbers.Format(number, phonenumbers.E164), nil
 }
 
 // password judges the hash, or else the plain password; beside a hash the

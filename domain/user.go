@@ -185,6 +185,7 @@ func (u *User) Apply(e Event) {
 		u.Phone, u.PhoneVerified, u.PhoneCode = "", false, nil
 	case UserRemoved:
 		u.State = StateDeleted
+		u.InitCode, u.EmailCode, u.PhoneCode, u.PasskeyCodes = nil, nil, nil, nil
 	case UserErased:
 		*u = User{ID: u.ID, Org: u.Org, Sequence: u.Sequence, State: StateDeleted, Erased: true}
 	}
