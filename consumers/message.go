@@ -1,0 +1,315 @@
+package consumers
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/eventstore"
+)
+
+// The metadata of each message. All values are strings; numbers are decimal.
+const (
+	MetaEventID  = "event_id" // the event's ULID
+	MetaType     = "type"     // "HumanAdded"
+	MetaStream   = "stream"   // the user's id
+	MetaSequence = "sequence" // within the stream
+	MetaPosition = "position" // within the log, dense
+	MetaEpoch    = "epoch"    // the history that the position counts in
+	MetaOrg      = "org"      // the organisation that owns the stream
+	MetaAt       = "at"       // RFC 3339, UTC
+	MetaEffectID = "effect_id"
+	MetaConsumer = "consumer"
+	MetaAttempt  = "attempt" // 1 for the first try that this process makes
+	MetaToken    = "token"   // the fencing token of the lease that delivered it
+)
+
+// effects is the name space of effect ids, made once for this purpose.
+var effects = uuid.MustParse("6d757374-6572-5e66-8ec7-1d0f7fe7c3a1")
+
+// EffectID names one effect of an event on the world, the same in each process
+// and at each try: UUIDv5 over the consumer's name, the event's id and an
+// index, which is 0 for the message itself and counts from 1 when one event
+// leads to several effects.
+func EffectID(consumer string, event ulid.ULID, index int) uuid.UUID {
+	b := make([]byte, 0, 64+len(consumer))
+	b = append(b, consumer...)
+	b = append(b, 0)
+	b = append(b, event[:]...)
+	b = strconv.AppendInt(b, int64(index), 10)
+	return uuid.NewSHA1(effects, b)
+}
+
+// delivery is one handing of one event to a handler. It travels in the
+// message's context.
+type delivery struct {
+	event  eventstore.Event
+	once   sync.Once
+	decode domain.Event
+	err    error
+
+	mu      sync.Mutex
+	failure error // what the handler returned, if Classify is on the router
+}
+
+func (d *delivery) domainEvent() (domain.Event, error) {
+	d.once.Do(func() { d.decode, d.err = decodeDomain(d.event) })
+	return d.decode, d.err
+}
+
+func decodeDomain(e eventstore.Event) (domain.Event, error) {
+	de, err := domain.Decode(e.Type, e.Schema, e.Data, e.Personal)
+	if errors.Is(err, domain.ErrUnknownEvent) && strings.HasPrefix(e.Stream, eventstore.SystemPrefix) {
+		return nil, nil
+	}
+	return de, err
+}
+
+type deliveryKey struct{}
+
+// messageContext ends when the message is acked or nacked, when its time is
+// up, when its lease is lost, or when the subscription ends. The machinery for
+// that is only built when a handler asks for it: most never do.
+type messageContext struct {
+	context.Context // the subscription's
+	d               *delivery
+	deadline        time.Time // zero for none
+
+	mu     sync.Mutex
+	inner  context.Context
+	cancel context.CancelFunc
+	ended  bool
+}
+
+func (c *messageContext) Value(key any) any {
+	if _, ok := key.(deliveryKey); ok {
+		return c.d
+	}
+	return c.Context.Value(key)
+}
+
+func (c *messageContext) Deadline() (time.Time, bool) {
+	outer, ok := c.Context.Deadline()
+	if c.deadline.IsZero() || ok && outer.Before(c.deadline) {
+		return outer, ok
+	}
+	return c.deadline, true
+}
+
+func (c *messageContext) live() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inner == nil {
+		if c.deadline.IsZero() {
+			c.inner, c.cancel = context.WithCancel(c.Context)
+		} else {
+			c.inner, c.cancel = context.WithDeadline(c.Context, c.deadline)
+		}
+		if c.ended {
+			c.cancel()
+		}
+	}
+	return c.inner
+}
+
+func (c *messageContext) Done() <-chan struct{} { return c.live().Done() }
+func (c *messageContext) Err() error            { return c.live().Err() }
+
+// end releases what live made and makes sure that whoever asks later learns
+// that it is over.
+func (c *messageContext) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	if c.cancel != nil {
+		c.cancel()
+	}
+}
+
+// EventOf returns the event that a message is about: decoded, and as it was
+// committed. With the option OpenSealed its personal fields are filled, unless
+// the subject has been erased.
+//
+// The domain event is nil for events of system streams that are not of the
+// domain, such as this package's own EventSkipped. A message that lost its
+// context on the way (a copy, or one that came through a broker) is read from
+// its payload; credentials are not in there, so they stay zero.
+func EventOf(msg *message.Message) (domain.Event, eventstore.Event, error) {
+	if d, ok := msg.Context().Value(deliveryKey{}).(*delivery); ok {
+		de, err := d.domainEvent()
+		return de, d.event, err
+	}
+	doc, err := ParseDocument(msg.Payload)
+	if err != nil {
+		return nil, eventstore.Event{}, err
+	}
+	de, err := decodeDomain(doc.Event)
+	return de, doc.Event, err
+}
+
+// Document is the JSON object that describes an event to the outside: the
+// payload of each message, webhook and broker message. Its keys:
+//
+//	position  number   in the log; dense within an epoch
+//	epoch     number
+//	id        string   the event's ULID
+//	stream    string   the user's id
+//	sequence  number   in the stream
+//	slice     number   0 to 1023
+//	type      string   "HumanAdded"
+//	schema    number
+//	org       string
+//	actor     string
+//	at        string   RFC 3339, UTC, microseconds
+//	data      object   the event's fields in camelCase; a field with the zero
+//	                   value is left out. Personal fields appear only where
+//	                   the consumer opens sealed data. Credentials (codes,
+//	                   hashes, secrets, passkeys) never appear.
+//	sealed    true     personal fields exist and are not in data
+//	erased    true     personal fields existed; the subject was erased
+//	raw       string   base64 of the open part as stored, a message of
+//	                   proto/muster/event/v1/event.proto
+type Document struct {
+	// Event has no Sealed and no Personal part.
+	Event eventstore.Event
+	// Fields is the object under "data".
+	Fields json.RawMessage
+}
+
+// ParseDocument reads a Document. Its errors hold none of the input.
+func ParseDocument(payload []byte) (Document, error) {
+	var w struct {
+		Position eventstore.Position `json:"position"`
+		Epoch    int32               `json:"epoch"`
+		ID       ulid.ULID           `json:"id"`
+		Stream   string              `json:"stream"`
+		Sequence int64               `json:"sequence"`
+		Slice    int16               `json:"slice"`
+		Type     string              `json:"type"`
+		Schema   int16               `json:"schema"`
+		Org      string              `json:"org"`
+		Actor    string              `json:"actor"`
+		At       time.Time           `json:"at"`
+		Data     json.RawMessage     `json:"data"`
+		Erased   bool                `json:"erased"`
+		Raw      []byte              `json:"raw"`
+	}
+	if err := json.Unmarshal(payload, &w); err != nil {
+		return Document{}, errors.New("consumers: payload is not an event document")
+	}
+	return Document{
+		Event: eventstore.Event{
+			Position: w.Position, Epoch: w.Epoch, ID: w.ID, Stream: w.Stream, Sequence: w.Sequence,
+			Slice: w.Slice, Type: w.Type, Schema: w.Schema, Org: w.Org, Actor: w.Actor,
+			At: w.At, Data: w.Raw, Erased: w.Erased,
+		},
+		Fields: w.Data,
+	}, nil
+}
+
+// AppendDocument appends the Document of an event to dst. Personal fields are
+// in it exactly when e.Personal is.
+func AppendDocument(dst []byte, e eventstore.Event) ([]byte, error) {
+	de, err := decodeDomain(e)
+	if err != nil {
+		return dst, fmt.Errorf("consumers: event at position %d: %w", e.Position, err)
+	}
+	return appendDocument(dst, e, de), nil
+}
+
+func appendDocument(b []byte, e eventstore.Event, de domain.Event) []byte {
+	b = append(b, `{"position":`...)
+	b = strconv.AppendInt(b, int64(e.Position), 10)
+	b = append(b, `,"epoch":`...)
+	b = strconv.AppendInt(b, int64(e.Epoch), 10)
+	b = append(b, `,"id":"`...)
+	n := len(b)
+	b = append(b, make([]byte, ulid.EncodedSize)...)
+	_ = e.ID.MarshalTextTo(b[n:]) // cannot fail: the size is right
+	b = append(b, `","stream":`...)
+	b = appendString(b, e.Stream)
+	b = append(b, `,"sequence":`...)
+	b = strconv.AppendInt(b, e.Sequence, 10)
+	b = append(b, `,"slice":`...)
+	b = strconv.AppendInt(b, int64(e.Slice), 10)
+	b = append(b, `,"type":`...)
+	b = appendString(b, e.Type)
+	b = append(b, `,"schema":`...)
+	b = strconv.AppendInt(b, int64(e.Schema), 10)
+	b = append(b, `,"org":`...)
+	b = appendString(b, e.Org)
+	b = append(b, `,"actor":`...)
+	b = appendString(b, e.Actor)
+	b = append(b, `,"at":"`...)
+	b = e.At.UTC().AppendFormat(b, time.RFC3339Nano)
+	b = append(b, `","data":`...)
+	if de != nil {
+		b = appendFields(b, de)
+	} else {
+		b = append(b, `{}`...)
+	}
+	switch {
+	case e.Erased:
+		b = append(b, `,"erased":true`...)
+	case len(e.Sealed) > 0 && e.Personal == nil:
+		b = append(b, `,"sealed":true`...)
+	}
+	if len(e.Data) > 0 {
+		b = append(b, `,"raw":"`...)
+		b = base64.StdEncoding.AppendEncode(b, e.Data)
+		b = append(b, '"')
+	}
+	return append(b, '}')
+}
+
+// appendString appends s as a JSON string.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			q, _ := json.Marshal(s) // a string always marshals
+			return append(b, q...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// newMessage makes the message of one delivery. The payload is read from buf's
+// end on; buf is returned grown.
+func newMessage(ctx *messageContext, consumer string, token int64, attempt int) (*message.Message, error) {
+	e := ctx.d.event
+	de, err := ctx.d.domainEvent()
+	if err != nil {
+		return nil, err
+	}
+	effect := EffectID(consumer, e.ID, 0).String()
+	msg := message.NewMessage(effect, appendDocument(make([]byte, 0, 384), e, de))
+	msg.SetContext(ctx)
+	msg.Metadata = message.Metadata{
+		MetaEventID:  e.ID.String(),
+		MetaType:     e.Type,
+		MetaStream:   e.Stream,
+		MetaSequence: strconv.FormatInt(e.Sequence, 10),
+		MetaPosition: strconv.FormatInt(int64(e.Position), 10),
+		MetaEpoch:    strconv.FormatInt(int64(e.Epoch), 10),
+		MetaOrg:      e.Org,
+		MetaAt:       e.At.UTC().Format(time.RFC3339Nano),
+		MetaEffectID: effect,
+		MetaConsumer: consumer,
+		MetaAttempt:  strconv.Itoa(attempt),
+		MetaToken:    strconv.FormatInt(token, 10),
+	}
+	return msg, nil
+}
