@@ -1,5 +1,11 @@
 package domain
 
+import (
+	"strings"
+
+	"github.com/muster-id/muster/domain/password"
+)
+
 // The failures that the wire names. Field is set where the request has one.
 var (
 	ErrUserNameEmpty  = NewError(KindInvalidArgument, "COMMAND-00p2b", "Username is empty").OnField("userName")
@@ -12,7 +18,7 @@ var (
 	ErrEmailNamed        = NewError(KindInvalidArgument, "EMAIL-599GV", "Email is invalid").OnField("email.email")
 	ErrPhoneEmpty        = NewError(KindInvalidArgument, "PHONE-Zt0NV", "Phone is empty").OnField("phone.phone")
 	ErrPhoneInvalid      = NewError(KindInvalidArgument, "PHONE-so0wa", "Phone is invalid").OnField("phone.phone")
-	ErrHashUnsupported   = NewError(KindInvalidArgument, "USER-JDk4t", "Password hash encoding not supported").OnField("hashedPassword.value")
+	ErrHashUnsupported   = NewError(KindInvalidArgument, "USER-JDk4t", "Password hash encoding not supported. Accepted are "+strings.Join(password.Accepted(), ", ")).OnField("hashedPassword.value")
 	ErrIDPLinkInvalid    = NewError(KindInvalidArgument, "COMMAND-6m9Kd", "External IDP invalid")
 	ErrIDPConfigUnknown  = NewError(KindFailedPrecondition, "COMMAND-39nfs", "Identity Provider Configuration doesn't exist")
 	ErrIDPLinkTaken      = NewError(KindAlreadyExists, "V3-DKcYh", "External IDP already taken")

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/language"
+
+	"github.com/muster-id/muster/domain/password"
 )
 
 // The limits of an import, in characters (runes) unless said otherwise.
@@ -18,7 +20,6 @@ const (
 	maxEmailBytes    = 254
 	maxLocalBytes    = 64
 	maxPhone         = 200
-	maxHashBytes     = 4096
 	maxLanguageBytes = 35
 	maxMetadataKey   = 200
 	maxMetadataBytes = 500_000
@@ -216,20 +217,23 @@ func (n *normaliser) password(c *ImportHuman) error {
 	n.h.ChangeRequired = c.ChangeRequired
 	switch {
 	case c.HashedPassword != "":
-		if len(c.HashedPassword) > maxHashBytes || n.policy.Recognise == nil {
-			return ErrHashUnsupported
-		}
-		if err := text("hashedPassword.value", c.HashedPassword, maxHashBytes); err != nil {
-			return err
-		}
-		format, err := n.policy.Recognise(c.HashedPassword)
+		format, err := n.policy.recognise(c.HashedPassword)
 		if err != nil {
 			return ErrHashUnsupported.Because(err)
 		}
-		n.h.PasswordHash, n.h.PasswordFormat, n.h.PasswordWeak = c.HashedPassword, format.Name, format.Weak
-	case c.Password != "":
-		if err := text("password", c.Password, len(c.Password)); err != nil {
+		if err := text("hashedPassword.value", c.HashedPassword, password.MaxEncoded); err != nil {
 			return err
+		}
+		if format.Weak() {
+			n.warn("hashedPassword.value", "the hash is weak: "+format.Weakness)
+		}
+		n.h.PasswordHash, n.h.PasswordFormat, n.h.PasswordWeak = c.HashedPassword, format.Name, format.Weak()
+	case c.Password != "":
+		if err := text("password", c.Password, password.MaxPlain); err != nil {
+			return err
+		}
+		if len(c.Password) > password.MaxPlain {
+			return ErrTooLong.OnField("password")
 		}
 		if err := n.policy.CheckPassword(c.Password); err != nil {
 			return err

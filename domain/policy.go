@@ -1,5 +1,7 @@
 package domain
 
+import "github.com/muster-id/muster/domain/password"
+
 // Policy is what an installation demands of an import.
 type Policy struct {
 	// MinLength is the least number of bytes of a plain password.
@@ -13,17 +15,16 @@ type Policy struct {
 	// IDPConfigs are the ids of the providers that links may name; nil allows
 	// any.
 	IDPConfigs []string
-	// Recognise judges an encoded password hash. Its error says that nobody
-	// here can verify it.
-	Recognise func(encoded string) (HashFormat, error)
+	// Recognise judges an encoded password hash; nil is password.Recognise.
+	// An import that knows which secrets it has may be stricter.
+	Recognise func(encoded string) (password.Format, error)
 }
 
-// HashFormat is what is known of an encoded password hash from its looks.
-type HashFormat struct {
-	// Name is the algorithm's, such as "bcrypt".
-	Name string
-	// Weak says that algorithm or cost is below today's standard.
-	Weak bool
+func (p Policy) recognise(encoded string) (password.Format, error) {
+	if p.Recognise != nil {
+		return p.Recognise(encoded)
+	}
+	return password.Recognise(encoded)
 }
 
 // HouseFormat is the name of the algorithm that plain passwords are hashed with.
