@@ -57,7 +57,10 @@ func plainPhone(s string) (string, bool) {
 			return "", false
 		}
 	}
-	// No country code begins another.
+	if n < 2 || buf[1] == '0' {
+		return "", false
+	}
+	// No country code begins another, none begins with a zero.
 	codes, code := nationalStarts(), 0
 	for i := 1; i <= 3 && i < n; i++ {
 		code = code*10 + int(buf[i]-'0')
