@@ -22,12 +22,12 @@ const (
 
 var housePrefix = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$", argon2.Version, houseMemory, housePasses, houseLanes)
 
-// Hash hashes a password, 1 to [MaxPlain] bytes, with the house algorithm. The
+// Hash hashes a password, 1 to [MaxPlain] bytes without a NUL, with the house algorithm. The
 // salt is read from random. It takes 19 MiB and some tens of milliseconds;
 // callers that serve many should go through a [Pool].
 func Hash(random io.Reader, plain string) (string, error) {
-	if plain == "" || len(plain) > MaxPlain {
-		return "", refuse(ErrMalformed, "", "the password is empty or too long")
+	if !usable(plain) {
+		return "", refuse(ErrMalformed, "", "the password is empty, too long or holds a NUL")
 	}
 	salt := make([]byte, houseSalt)
 	if _, err := io.ReadFull(random, salt); err != nil {
@@ -90,15 +90,20 @@ func (p *Pool) Verify(ctx context.Context, encoded, plain string, secrets Secret
 	if err != nil {
 		return false, err
 	}
-	weight := int64(1)
-	if d.memory() > heavy {
-		weight = p.size
-	}
+	weight := p.weight(&d)
 	if err := p.acquire(ctx, weight); err != nil {
 		return false, err
 	}
 	defer p.slots.Release(weight)
 	return verify(ctx, &d, plain, secrets, nil)
+}
+
+// weight returns how many slots a verification takes.
+func (p *Pool) weight(d *digest) int64 {
+	if d.memory() > heavy {
+		return p.size
+	}
+	return 1
 }
 
 func (p *Pool) acquire(ctx context.Context, weight int64) error {

@@ -157,6 +157,10 @@ func (d *digest) matchDigest(pw []byte) bool {
 	if len(want) > d.alg.size { // LDAP: the salt follows the digest
 		want, salt = want[:d.alg.size], want[d.alg.size:]
 	}
+	if d.lay == anyOrder {
+		ps, sp := equal(want, d.rounds(pw, passwordSalt, salt)), equal(want, d.rounds(pw, saltPassword, salt))
+		return ps || sp
+	}
 	got := d.rounds(pw, d.lay, salt)
 	ok := equal(want, got[:len(want)])
 	if d.either {

@@ -2,6 +2,7 @@ package password
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"strings"
 )
 
@@ -48,6 +49,7 @@ const (
 	saltPassword                // H(s p), then H(d)
 	symfonyMerged               // H(p{s}), then H(d p{s})
 	phpassRounds                // H(s p), then n times H(d p)
+	anyOrder                    // H(p s) or H(s p): the source does not say which
 )
 
 // digest is an encoding taken apart. It refers to the encoding's text and is
@@ -327,21 +329,23 @@ func parseArgon2(name, s string) (digest, error) {
 }
 
 // scrypt bounds and judges the parameters that every spelling of scrypt has.
-func (d *digest) scrypt(logN, r, p int) error {
+func (d *digest) scrypt(logN, r, p, maxR int) error {
 	d.kind, d.n, d.r, d.p = kScrypt, logN, r, p
 	switch {
 	case logN < 1 || r < 1 || p < 1:
 		return malformed(d.name)
 	case logN > maxScryptLogN:
 		return costly(d.name, "N above 2^17")
-	case r > maxScryptR:
-		return costly(d.name, "r above 8")
+	case r > maxR:
+		return costly(d.name, "r too large")
+	case r<<logN > maxScryptR<<maxScryptLogN:
+		return costly(d.name, "memory above 128 MiB")
 	case p > maxScryptP:
 		return costly(d.name, "p above 10")
 	}
 	// OWASP's equivalents: 2^17/1, 2^16/2, 2^15/3, 2^14/5, 2^13/10, all at r=8.
 	need := [...]int{13: 10, 14: 5, 15: 3, 16: 2, 17: 1}
-	if r < 8 || logN < 13 || p < need[logN] {
+	if n := bits.Len(uint(r)<<logN) - 4; r < 8 || n < 13 || p < need[n] {
 		d.weak = "scrypt cost below OWASP's minimum"
 	}
 	return nil
@@ -372,7 +376,7 @@ func parseScrypt(s string) (digest, error) {
 	if !ok || n < 0 || !d.salt.between(0, maxSalt) || !d.sum.between(minSum, maxSum) {
 		return d, malformed(d.name)
 	}
-	return d, d.scrypt(n, r, p)
+	return d, d.scrypt(n, r, p, maxScryptR)
 }
 
 // lnrp reads "ln=14,r=8,p=1"; a missing p is 1.
@@ -409,7 +413,7 @@ func parseScrypt7(s string) (digest, error) {
 	if !d.salt.between(0, maxSalt) || !d.sum.between(32, 32) {
 		return d, malformed(d.name)
 	}
-	return d, d.scrypt(n, r, p)
+	return d, d.scrypt(n, r, p, maxScrypt7R)
 }
 
 // cryptInt reads up to five characters, least significant first.
@@ -579,7 +583,7 @@ func parseWerkzeugScrypt(params, s string) (digest, error) {
 	if !ok1 || !ok2 || !ok3 || !d.salt.between(0, maxSalt) || !d.sum.between(minSum, maxSum) {
 		return d, malformed(d.name)
 	}
-	return d, d.scrypt(logOf(n), r, p)
+	return d, d.scrypt(logOf(n), r, p, maxScryptR)
 }
 
 // parseDjangoScrypt parses "N$salt$r$p$sum".
@@ -593,7 +597,7 @@ func parseDjangoScrypt(s string) (digest, error) {
 	if !ok1 || !ok2 || !ok3 || !d.salt.between(0, maxSalt) || !d.sum.between(minSum, maxSum) {
 		return d, malformed(d.name)
 	}
-	return d, d.scrypt(logOf(n), r, p)
+	return d, d.scrypt(logOf(n), r, p, maxScryptR)
 }
 
 // parseDjangoDigest parses "salt$hex". Django hashes salt and password;
@@ -724,7 +728,7 @@ func parseMusterDigest(s string) (digest, error) {
 		least = min(least, 32) // some write a shortened SHA-512
 	}
 	switch {
-	case !d.sum.between(least, d.alg.size), d.lay == passwordOnly && d.salt.text != "":
+	case !d.sum.between(least, d.alg.size), d.lay == passwordOnly && d.salt.text != "", d.lay == anyOrder && n > 1:
 		return d, malformed(d.name)
 	case n > maxDigestRounds:
 		return d, costly(d.name, "more than 10,000,000 rounds")
@@ -739,7 +743,7 @@ func parseMusterDigest(s string) (digest, error) {
 	return d, nil
 }
 
-var layoutNames = [...]string{passwordOnly: "p", passwordSalt: "ps", saltPassword: "sp", symfonyMerged: "symfony", phpassRounds: "phpass"}
+var layoutNames = [...]string{passwordOnly: "p", passwordSalt: "ps", saltPassword: "sp", symfonyMerged: "symfony", phpassRounds: "phpass", anyOrder: "any"}
 
 func layoutNamed(s string) int {
 	for i, name := range layoutNames {
@@ -833,6 +837,9 @@ func parseLDAP(s string) (digest, error) {
 		if strings.HasPrefix(value, "$") && !strings.HasPrefix(value, "$muster-") {
 			return parseMCF(value)
 		}
+		if value == "" || strings.ContainsAny(value[:1], "!*x") {
+			return digest{}, refuse(ErrUnusable, "", "")
+		}
 		return digest{}, refuse(ErrUnsupported, "", "DES-based crypt(3) is not supported")
 	case "CLEARTEXT", "CLEAR", "PLAIN", "PLAIN-TEXT":
 		return digest{}, refuse(ErrPlaintext, "", "")
@@ -915,7 +922,7 @@ func parseFirebase(id, s string) (digest, error) {
 			return d, bad
 		}
 	}
-	if err := d.scrypt(n, r, p); err != nil {
+	if err := d.scrypt(n, r, p, maxScryptR); err != nil {
 		return d, err
 	}
 	d.kind = kFirebase

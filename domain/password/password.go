@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 )
 
 // Limits that hold for every encoding.
@@ -45,6 +46,7 @@ const (
 	maxScryptLogN     = 17
 	maxScryptR        = 8
 	maxScryptP        = 10
+	maxScrypt7R       = 32         // crypt(3) always writes r=32; memory is bounded as elsewhere
 	maxPBKDF2         = 10_000_000 // iterations × output blocks
 	maxSHACryptRounds = 10_000_000
 	maxDigestRounds   = 10_000_000
@@ -125,8 +127,9 @@ func Recognise(encoded string) (Format, error) {
 }
 
 // Verify reports whether plain is the password that encoded was made of.
-// secrets may be nil for encodings that need none. A password that is empty or
-// longer than [MaxPlain] never verifies.
+// secrets may be nil for encodings that need none. A password that is empty,
+// longer than [MaxPlain] or holds a NUL never verifies: to bcrypt and HMAC
+// some passwords with a NUL are the same as others without.
 //
 // Errors are an *[Error] for an encoding that Recognise refuses or a secret
 // that is missing, and ctx's error if it ended before the work began; work
@@ -143,7 +146,7 @@ func Verify(ctx context.Context, encoded, plain string, secrets Secrets) (bool, 
 // verify is the one way to the expensive code. spend, when set, is told just
 // before it and can stop it; tests use it to see that nothing was spent.
 func verify(ctx context.Context, d *digest, plain string, secrets Secrets, spend func(*digest) error) (bool, error) {
-	if plain == "" || len(plain) > MaxPlain {
+	if !usable(plain) {
 		return false, ctx.Err()
 	}
 	pw, err := d.prepare(plain, secrets)
@@ -159,6 +162,10 @@ func verify(ctx context.Context, d *digest, plain string, secrets Secrets, spend
 		}
 	}
 	return d.match(pw, secrets)
+}
+
+func usable(plain string) bool {
+	return plain != "" && len(plain) <= MaxPlain && strings.IndexByte(plain, 0) < 0
 }
 
 // Accepted returns the names of all formats, sorted, for the message to a

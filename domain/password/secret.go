@@ -12,22 +12,16 @@ import (
 	"strings"
 )
 
-// Key is secret bytes. Every way of printing it shows only that it is there;
-// its JSON, in which a job seals it, is base64.
+// Key is secret bytes. Like everything that holds one, it prints as
+// "[secret]" in any format and log; its JSON, in which a job seals it, is
+// base64.
 type Key []byte
 
-// Format prints "[secret]", whatever the verb.
-func (Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
-
-// LogValue logs "[secret]".
-func (Key) LogValue() slog.Value { return slog.StringValue("[secret]") }
+const redacted = "[secret]"
 
 // Secrets are the projects' secrets of imports, by reference. An encoding
 // holds the reference, never the secret.
 type Secrets map[string]Secret
-
-// LogValue logs that there are secrets.
-func (Secrets) LogValue() slog.Value { return slog.StringValue("[secrets]") }
 
 // Secret is one project's secret; one of the fields is set. Its JSON is meant
 // to be sealed.
@@ -35,9 +29,6 @@ type Secret struct {
 	Firebase *Firebase `json:"firebase,omitempty"`
 	Pepper   *Pepper   `json:"pepper,omitempty"`
 }
-
-// LogValue logs "[secret]".
-func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
 
 // Firebase holds a project's hash parameters, as its console shows them.
 type Firebase struct {
@@ -66,6 +57,20 @@ const (
 	PepperHMACSHA512Hex    PepperHow = "hmac-sha512-hex"
 	PepperHMACSHA512Base64 PepperHow = "hmac-sha512-base64"
 )
+
+// The methods below keep secrets out of prints and logs.
+
+func (Key) Format(f fmt.State, _ rune)      { _, _ = io.WriteString(f, redacted) }
+func (Secrets) Format(f fmt.State, _ rune)  { _, _ = io.WriteString(f, redacted) }
+func (Secret) Format(f fmt.State, _ rune)   { _, _ = io.WriteString(f, redacted) }
+func (Firebase) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+func (Pepper) Format(f fmt.State, _ rune)   { _, _ = io.WriteString(f, redacted) }
+
+func (Key) LogValue() slog.Value      { return slog.StringValue(redacted) }
+func (Secrets) LogValue() slog.Value  { return slog.StringValue(redacted) }
+func (Secret) LogValue() slog.Value   { return slog.StringValue(redacted) }
+func (Firebase) LogValue() slog.Value { return slog.StringValue(redacted) }
+func (Pepper) LogValue() slog.Value   { return slog.StringValue(redacted) }
 
 func (p *Pepper) apply(pw []byte) ([]byte, error) {
 	switch p.How {
@@ -106,7 +111,7 @@ func (s Secret) Validate() error {
 		return refuse(ErrMalformed, "firebase-scrypt", "the signer key or the salt separator has an impossible length")
 	}
 	d := digest{name: "firebase-scrypt"}
-	return d.scrypt(s.Firebase.MemCost, s.Firebase.Rounds, 1)
+	return d.scrypt(s.Firebase.MemCost, s.Firebase.Rounds, 1, maxScryptR)
 }
 
 func (s Secret) equal(t Secret) bool {
