@@ -197,8 +197,10 @@ func runPlugin(ctx context.Context, root, tool string, req *pluginpb.CodeGenerat
 	return res, nil
 }
 
-func protoFiles(dir string) ([]string, error)     { return files(dir, ".proto") }
-func generatedFiles(dir string) ([]string, error) { return files(dir, ".go", ".pb.go", ".pb.validate.go", ".connect.go") }
+func protoFiles(dir string) ([]string, error) { return files(dir, ".proto") }
+func generatedFiles(dir string) ([]string, error) {
+	return files(dir, ".go", ".pb.go", ".pb.validate.go", ".connect.go")
+}
 
 // files lists the files below dir whose names end in ext and, where more
 // endings are given, in one of those; relative to dir, sorted, with slashes.

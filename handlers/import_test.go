@@ -1,0 +1,385 @@
+package handlers_test
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-id/muster/handlers/access"
+	managementv1 "github.com/muster-id/muster/proto/zitadel/management/v1"
+)
+
+const (
+	importPath      = "/management/v1/users/human/_import"
+	importProcedure = "/zitadel.management.v1.ManagementService/ImportHumanUser"
+)
+
+// example is the documentation page's request, verbatim.
+const example = `{
+  "userName": "minnie-mouse",
+  "profile": {
+    "firstName": "Minnie",
+    "lastName": "Mouse",
+    "nickName": "Mini",
+    "displayName": "Minnie Mouse",
+    "preferredLanguage": "en",
+    "gender": "GENDER_FEMALE"
+  },
+  "email": {
+    "email": "minnie@mouse.com",
+    "isEmailVerified": true
+  },
+  "phone": {
+    "phone": "+41 71 000 00 00",
+    "isPhoneVerified": true
+  },
+  "password": "string",
+  "hashedPassword": {
+    "value": "$2y$12$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o.jFh817Z6lwm"
+  },
+  "passwordChangeRequired": true,
+  "requestPasswordlessRegistration": true,
+  "otpCode": "string",
+  "idps": [
+    {
+      "configId": "idp-config-id",
+      "externalUserId": "idp-config-id",
+      "displayName": "minnie.mouse@gmail.com"
+    }
+  ]
+}`
+
+func TestTheDocumentationPagesExample(t *testing.T) {
+	s := start(t, nil)
+	before := time.Now().Add(-time.Minute)
+	a := s.rest(t, "POST", importPath, example)
+	if a.HTTP != http.StatusOK {
+		t.Fatalf("%d: %s", a.HTTP, a.Body)
+	}
+	details := a.raw["details"].(map[string]any)
+	if details["sequence"] != "7" || details["resourceOwner"] != "org-1" || details["creationDate"] != details["changeDate"] {
+		t.Errorf("details: %v", details)
+	}
+	if at, err := time.Parse(time.RFC3339Nano, details["creationDate"].(string)); err != nil || at.Before(before) || !strings.HasSuffix(details["creationDate"].(string), "Z") {
+		t.Errorf("creationDate: %v, %v", details["creationDate"], err)
+	}
+	id := a.raw["userId"].(string)
+	link := a.raw["passwordlessRegistration"].(map[string]any)
+	want := regexp.MustCompile(`^` + regexp.QuoteMeta(s.url) + `/ui/login/login/passwordless/init\?userID=` + id + `&orgID=org-1&codeID=[0-9A-Z]{26}&code=[a-zA-Z0-9]{12}$`)
+	if !want.MatchString(link["link"].(string)) || link["lifetime"] != "3600s" || link["expiration"] != "3600s" {
+		t.Errorf("passwordlessRegistration: %v", link)
+	}
+	// Two organisations came before: each is an event.
+	if got := a.Header.Get("Muster-Position"); got != "9" {
+		t.Errorf("Muster-Position %q", got)
+	}
+	if got, want := a.Header.Get("Muster-Position-Token"), s.store.LogID().String()+".1.9"; got != want {
+		t.Errorf("Muster-Position-Token %q, want %q", got, want)
+	}
+	events, err := s.store.ReadStream(t.Context(), id, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var types []string
+	for _, e := range events {
+		types = append(types, e.Type)
+		if e.Actor != access.AdminID || e.Org != "org-1" {
+			t.Errorf("%s: actor %q, organisation %q", e.Type, e.Actor, e.Org)
+		}
+	}
+	if got, want := strings.Join(types, " "), "HumanAdded EmailVerified PhoneVerified PasswordSet TOTPAdded IDPLinked PasskeyRegistrationRequested"; got != want {
+		t.Errorf("events %s\nwant   %s", got, want)
+	}
+}
+
+// body is a request that differs from a plain good one in some fields; a nil
+// value leaves the field out. Each has its own user name unless it gives one.
+func body(changes map[string]string) string {
+	fields := map[string]string{
+		"userName": fmt.Sprintf("%q", "user-"+unique()),
+		"profile":  `{"firstName":"Minnie","lastName":"Mouse"}`,
+		"email":    `{"email":"minnie@mouse.com","isEmailVerified":true}`,
+	}
+	maps.Copy(fields, changes)
+	var parts []string
+	for name, value := range fields {
+		if value != "" {
+			parts = append(parts, fmt.Sprintf("%q:%s", name, value))
+		}
+	}
+	return "{" + strings.Join(parts, ",") + "}"
+}
+
+var uniqueNumbers = make(chan int)
+
+func init() {
+	go func() {
+		for n := 1; ; n++ {
+			uniqueNumbers <- n
+		}
+	}()
+}
+
+func unique() string { return fmt.Sprint(<-uniqueNumbers) }
+
+// with is one changed field.
+func with(name, value string) map[string]string { return map[string]string{name: value} }
+
+// padded is a text of n runes that no other call returns.
+func padded(n int) string {
+	text := unique()
+	return text + strings.Repeat("ü", n-len(text))
+}
+
+func quoted(s string) string { return fmt.Sprintf("%q", s) }
+
+const (
+	invalid      = 3
+	hash         = `{"value":"$2y$12$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o.jFh817Z6lwm"}`
+	userNameRule = "invalid ImportHumanUserRequest.UserName: value length must be between 1 and 200 runes, inclusive"
+	inProfile    = "invalid ImportHumanUserRequest.Profile: embedded message failed validation | caused by: invalid ImportHumanUserRequest_Profile."
+	inEmail      = "invalid ImportHumanUserRequest.Email: embedded message failed validation | caused by: invalid ImportHumanUserRequest_Email.Email: value must be a valid email address | caused by: "
+	inPhone      = "invalid ImportHumanUserRequest.Phone: embedded message failed validation | caused by: invalid ImportHumanUserRequest_Phone.Phone: "
+	inIDP        = "invalid ImportHumanUserRequest.Idps[0]: embedded message failed validation | caused by: invalid ImportHumanUserRequest_IDP."
+	oneTo200     = "value length must be between 1 and 200 runes, inclusive"
+	atMost200    = "value length must be at most 200 runes"
+)
+
+func profile(field, value string) map[string]string {
+	p := map[string]string{"firstName": `"Minnie"`, "lastName": `"Mouse"`}
+	p[field] = value
+	var parts []string
+	for k, v := range p {
+		if v != "" {
+			parts = append(parts, fmt.Sprintf("%q:%s", k, v))
+		}
+	}
+	return with("profile", "{"+strings.Join(parts, ",")+"}")
+}
+
+func email(address string) map[string]string {
+	return with("email", fmt.Sprintf(`{"email":%q,"isEmailVerified":true}`, address))
+}
+
+func phone(number string) map[string]string {
+	return with("phone", fmt.Sprintf(`{"phone":%q}`, number))
+}
+
+func idp(config, user, name string) map[string]string {
+	return with("idps", fmt.Sprintf(`[{"configId":%q,"externalUserId":%q,"displayName":%q}]`, config, user, name))
+}
+
+// importCase is one request and what it has to come to, over every protocol.
+type importCase struct {
+	name    string
+	body    string
+	headers []string
+	code    int    // gRPC; 0: success
+	status  int    // HTTP; 0: that of success, or of the code
+	id      string // "": no details
+	message string // without the id; "" for success
+	events  int    // expected sequence on success; 0: any
+	// json says that the case is about JSON, and has no form in proto.
+	json bool
+}
+
+var statuses = map[int]int{0: 200, 3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 12: 501, 16: 401}
+
+func importCases() []importCase {
+	long := func(n int, s string) string { return quoted(strings.Repeat(s, n)) }
+	bad := func(name, message string, changes map[string]string) importCase {
+		return importCase{name: name, body: body(changes), code: invalid, message: message}
+	}
+	refused := func(name, id, message string, changes map[string]string) importCase {
+		return importCase{name: name, body: body(changes), code: invalid, id: id, message: message}
+	}
+	good := func(name string, events int, changes map[string]string) importCase {
+		return importCase{name: name, body: body(changes), events: events}
+	}
+	merge := func(ms ...map[string]string) map[string]string {
+		out := map[string]string{}
+		for _, m := range ms {
+			maps.Copy(out, m)
+		}
+		return out
+	}
+	return []importCase{
+		// Validation, in order of the fields.
+		{name: "nothing", body: `{}`, code: invalid, message: userNameRule},
+		{name: "empty body", body: ``, code: invalid, message: userNameRule, json: true},
+		bad("no user name", userNameRule, with("userName", "")),
+		bad("empty user name", userNameRule, with("userName", `""`)),
+		bad("user name of 201 runes", userNameRule, with("userName", long(201, "ü"))),
+		good("user name of 200 runes", 0, with("userName", quoted(padded(200)))),
+		bad("no profile", "invalid ImportHumanUserRequest.Profile: value is required", with("profile", "")),
+		bad("profile null", "invalid ImportHumanUserRequest.Profile: value is required", with("profile", "null")),
+		bad("no email", "invalid ImportHumanUserRequest.Email: value is required", with("email", "")),
+		bad("profile before email", "invalid ImportHumanUserRequest.Profile: value is required", map[string]string{"profile": "", "email": ""}),
+		bad("user name before profile", userNameRule, map[string]string{"profile": "", "userName": ""}),
+		bad("no first name", inProfile+"FirstName: "+oneTo200, profile("firstName", "")),
+		bad("no last name", inProfile+"LastName: "+oneTo200, profile("lastName", "")),
+		bad("first name too long", inProfile+"FirstName: "+oneTo200, profile("firstName", long(201, "é"))),
+		bad("last name too long", inProfile+"LastName: "+oneTo200, profile("lastName", long(201, "é"))),
+		good("first name of 200 runes", 0, profile("firstName", long(200, "é"))),
+		bad("nick name too long", inProfile+"NickName: "+atMost200, profile("nickName", long(201, "é"))),
+		good("nick name of 200 runes", 0, profile("nickName", long(200, "é"))),
+		bad("display name too long", inProfile+"DisplayName: "+atMost200, profile("displayName", long(201, "é"))),
+		bad("language too long", inProfile+"PreferredLanguage: value length must be at most 10 runes", profile("preferredLanguage", long(11, "e"))),
+		good("language of 10 runes, and none", 0, profile("preferredLanguage", long(10, "é"))),
+		bad("empty e-mail", inEmail+"mail: no address", email("")),
+		bad("e-mail without @", inEmail+"mail: missing '@' or angle-addr", email("minnie")),
+		bad("e-mail host with a hyphen first", inEmail+"hostname parts cannot begin with hyphens", email("a@-b.c")),
+		bad("e-mail before phone", inEmail+"mail: no address", merge(email(""), phone("079"))),
+		refused("e-mail with a display name", "EMAIL-599GV", "Email is invalid", email("Foo <a@b.c>")),
+		good("e-mail without a top-level domain", 0, email("a@b")),
+		bad("phone without +", inPhone+`value does not have prefix "+"`, phone("0791234567")),
+		bad("phone empty", inPhone+"value length must be between 1 and 50 runes, inclusive", with("phone", "{}")),
+		bad("phone of 51 runes", inPhone+"value length must be between 1 and 50 runes, inclusive", phone("+"+strings.Repeat("1", 50))),
+		bad("link without config", inIDP+"ConfigId: "+oneTo200, idp("", "u", "")),
+		bad("link without user", inIDP+"ExternalUserId: "+oneTo200, idp("c", "", "")),
+		bad("link's name too long", inIDP+"DisplayName: "+atMost200, idp("c", "u", strings.Repeat("x", 201))),
+		bad("second link", strings.Replace(inIDP, "[0]", "[1]", 1)+"ConfigId: "+oneTo200,
+			with("idps", `[{"configId":"c","externalUserId":"u-`+unique()+`"},{"externalUserId":"u"}]`)),
+
+		// JSON.
+		{name: "cut off", body: `{`, code: invalid, message: "unexpected EOF", json: true},
+		{name: "no value", body: `{"userName":}`, code: invalid, message: "invalid character '}' looking for beginning of value", json: true},
+		{name: "number for a text", body: `{"userName":1}`, code: invalid, message: "proto: (line 1:13): invalid value for string field userName: 1", json: true},
+		{name: "list", body: `[]`, code: invalid, message: "proto: syntax error (line 1:1): unexpected token [", json: true},
+		{name: "text", body: `hello`, code: invalid, message: "invalid character 'h' looking for beginning of value", json: true},
+		{name: "same field twice", body: `{"userName":"a","userName":"b"}`, code: invalid, message: `proto: (line 1:17): duplicate field "userName"`, json: true},
+		{name: "both spellings of one field", body: `{"userName":"a","user_name":"b"}`, code: invalid, message: `proto: (line 1:17): duplicate field "user_name"`, json: true},
+		{name: "garbage behind the value", body: body(nil) + ` garbage`, json: true},
+		{name: "blanks only", body: "  \n", code: invalid, message: userNameRule, json: true},
+		{name: "unknown field", body: body(with("unknown", `{"a":[1]}`)), json: true},
+		{name: "unknown field inside", body: body(with("hashedPassword", `{"algorithm":"bcrypt","value":"$2y$12$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o.jFh817Z6lwm"}`)), json: true, events: 3},
+		{name: "snake case", body: `{"user_name":"snake-` + unique() + `","profile":{"first_name":"a","last_name":"b","preferred_language":"en"},"email":{"email":"a@b.c","is_email_verified":true},"password_change_required":false}`, json: true},
+		{name: "null", body: body(map[string]string{"phone": "null", "password": "null", "idps": "null", "passwordChangeRequired": "null"}), json: true},
+		{name: "enum by number", body: body(profile("gender", "2")), json: true},
+		{name: "enum by a number outside", body: body(profile("gender", "77"))},
+		{name: "enum by an unknown name", body: body(profile("gender", `"GENDER_X"`)), json: true},
+		{name: "enum by name", body: body(profile("gender", `"GENDER_DIVERSE"`)), json: true},
+
+		// Domain.
+		refused("user name of blanks", "COMMAND-00p2b", "Username is empty", with("userName", `"   "`)),
+		refused("phone: no number", "PHONE-so0wa", "Phone is invalid", phone("+")),
+		refused("phone: no such country", "PHONE-so0wa", "Phone is invalid", phone("+999999999999")),
+		good("phone with letters", 4, phone("+1-800-FLOWERS")),
+		refused("password too short", "DOMAIN-HuJf6", "Password is too short", with("password", `"string"`)),
+		refused("password without lower case", "DOMAIN-co3Xw", "Password must contain lower case", with("password", `"STRING12!"`)),
+		refused("password without upper case", "DOMAIN-VoaRj", "Password must contain upper case", with("password", `"string12!"`)),
+		refused("password without number", "DOMAIN-ZBv4H", "Password must contain number", with("password", `"String!!!"`)),
+		refused("password without symbol", "DOMAIN-ZDLwA", "Password must contain symbol", with("password", `"String123"`)),
+		{name: "hash nobody can verify", body: body(with("hashedPassword", `{"value":"garbage"}`)), code: invalid, id: "USER-JDk4t"},
+		{name: "cost bomb", body: body(with("hashedPassword", `{"value":"$2y$31$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o.jFh817Z6lwm"}`)), code: invalid, id: "USER-JDk4t"},
+		{name: "otpCode not base32", body: body(with("otpCode", `"x-1!"`)), code: invalid, id: "MUSTER-totp"},
+		{name: "two equal links", body: body(with("idps", `[{"configId":"c","externalUserId":"same"},{"configId":"c","externalUserId":"same"}]`)),
+			code: 6, id: "V3-DKcYh", message: "External IDP already taken"},
+
+		// What goes in, and how many facts it is (A.2's and §14's cases).
+		good("verified, nothing else", 3, nil),
+		good("verified, hash", 3, with("hashedPassword", hash)),
+		good("verified, hash, change required", 3, map[string]string{"hashedPassword": hash, "passwordChangeRequired": "true"}),
+		good("verified, good password", 3, map[string]string{"password": `"Secr3t!pass"`, "passwordChangeRequired": "true"}),
+		good("hash and a weak password", 3, map[string]string{"password": `"string"`, "hashedPassword": hash}),
+		good("unverified, nothing else", 2, with("email", `{"email":"a@b.c"}`)),
+		good("unverified, hash", 3, map[string]string{"email": `{"email":"a@b.c"}`, "hashedPassword": hash}),
+		good("verified, passkey", 3, with("requestPasswordlessRegistration", "true")),
+		good("unverified, link", 3, merge(with("email", `{"email":"a@b.c"}`), idp("c", "u-"+unique(), "n"))),
+		good("hash, phone verified", 4, map[string]string{"hashedPassword": hash, "phone": `{"phone":"+41 71 000 00 00","isPhoneVerified":true}`}),
+		good("hash, phone unverified", 4, map[string]string{"hashedPassword": hash, "phone": `{"phone":"+41 71 000 00 00"}`}),
+		good("no language", 0, profile("preferredLanguage", `"xx"`)),
+		good("empty hash", 3, with("hashedPassword", `{"value":""}`)),
+
+		// Authentication and permission, before validation and behind JSON.
+		{name: "no header", body: `{}`, headers: []string{"Authorization", ""}, code: 16, message: "auth header missing"},
+		{name: "no header, good body", body: body(nil), headers: []string{"Authorization", ""}, code: 16, message: "auth header missing"},
+		{name: "broken JSON and no header", body: `{`, headers: []string{"Authorization", ""}, code: invalid, message: "unexpected EOF", json: true},
+		{name: "other scheme", body: `{}`, headers: []string{"Authorization", "Basic YTpi"}, code: 16, id: "AUTH-toLo1", message: "invalid auth header"},
+		{name: "scheme in lower case", body: `{}`, headers: []string{"Authorization", "bearer " + adminToken}, code: 16, id: "AUTH-toLo1", message: "invalid auth header"},
+		{name: "unknown token", body: `{}`, headers: []string{"Authorization", "Bearer nobody's"}, code: 16, id: "AUTH-7fs1e", message: "Errors.Token.Invalid"},
+		{name: "unknown token, German", body: `{}`, headers: []string{"Authorization", "Bearer nobody's", "Accept-Language", "de"}, code: 16, id: "AUTH-7fs1e", message: "Errors.Token.Invalid"},
+		{name: "unknown organisation", body: `{}`, headers: []string{"x-zitadel-orgid", "nowhere"}, code: 7, id: "AUTH-Bs7Ds", message: "Organisation doesn't exist"},
+		{name: "another organisation", body: body(nil), headers: []string{"x-zitadel-orgid", "org-2"}},
+
+		// Languages.
+		{name: "German", body: body(with("userName", `" "`)), headers: []string{"Accept-Language", "de-CH, en;q=0.5"}, code: invalid, id: "COMMAND-00p2b", message: "Der Benutzername ist leer"},
+		{name: "French", body: body(with("password", `"string"`)), headers: []string{"Accept-Language", "fr"}, code: invalid, id: "DOMAIN-HuJf6", message: "Le mot de passe est trop court"},
+		{name: "Italian", body: body(phone("+")), headers: []string{"Accept-Language", "it"}, code: invalid, id: "PHONE-so0wa", message: "Il numero di telefono non è valido"},
+		{name: "Spanish", body: body(phone("+")), headers: []string{"Accept-Language", "es-MX"}, code: invalid, id: "PHONE-so0wa", message: "El número de teléfono no es válido"},
+		{name: "a language that we lack", body: body(phone("+")), headers: []string{"Accept-Language", "ja"}, code: invalid, id: "PHONE-so0wa", message: "Phone is invalid"},
+		{name: "validation is not translated", body: `{}`, headers: []string{"Accept-Language", "de"}, code: invalid, message: userNameRule},
+		{name: "languages that are none", body: body(phone("+")), headers: []string{"Accept-Language", ";;;"}, code: invalid, id: "PHONE-so0wa", message: "Phone is invalid"},
+	}
+}
+
+// TestImportOverEveryProtocol runs every case over REST, gRPC, gRPC-Web and
+// Connect, on the RPC's path and, for gRPC's content types, on the REST URL.
+func TestImportOverEveryProtocol(t *testing.T) {
+	s := start(t, nil)
+	check := func(t *testing.T, c importCase, a answer, sequence string) {
+		t.Helper()
+		if a.Code != c.code {
+			t.Fatalf("code %d, want %d; message %q", a.Code, c.code, a.Message)
+		}
+		if c.code == 0 {
+			if c.events > 0 && sequence != fmt.Sprint(c.events) {
+				t.Errorf("sequence %s, want %d", sequence, c.events)
+			}
+			return
+		}
+		if a.id() != c.id || (c.id == "") != (len(a.Details) == 0) {
+			t.Errorf("details %v, want id %q", a.Details, c.id)
+		}
+		if c.id != "" && (a.Details[0].Type != "type.googleapis.com/zitadel.v1.ErrorDetail" || a.Message != a.Details[0].Message+" ("+c.id+")") {
+			t.Errorf("message %q, details %v", a.Message, a.Details)
+		}
+		bare := strings.TrimSuffix(a.Message, " ("+c.id+")")
+		if c.message != "" && bare != c.message {
+			t.Errorf("message %q\nwant    %q", bare, c.message)
+		}
+	}
+	t.Run("REST", func(t *testing.T) {
+		for _, c := range importCases() {
+			t.Run(c.name, func(t *testing.T) {
+				a := s.rest(t, "POST", importPath, c.body, c.headers...)
+				status := c.status
+				if status == 0 {
+					status = statuses[c.code]
+				}
+				if a.HTTP != status {
+					t.Errorf("HTTP %d, want %d: %s", a.HTTP, status, a.Body)
+				}
+				sequence := ""
+				if d, ok := a.raw["details"].(map[string]any); ok {
+					sequence, _ = d["sequence"].(string)
+				}
+				check(t, c, a, sequence)
+			})
+		}
+	})
+	for i, p := range protocols {
+		for _, path := range []string{importProcedure, importPath} {
+			if path == importPath && !strings.HasPrefix(p.name, "gRPC") {
+				continue
+			}
+			t.Run(p.name+" "+path[strings.LastIndex(path, "/")+1:], func(t *testing.T) {
+				for _, c := range importCases() {
+					if c.json {
+						continue
+					}
+					t.Run(c.name, func(t *testing.T) {
+						req := &managementv1.ImportHumanUserRequest{}
+						fromJSON(t, c.body, req)
+						res, a := rpc[managementv1.ImportHumanUserRequest, managementv1.ImportHumanUserResponse](t, s, i, path, req, c.headers...)
+						check(t, c, a, fmt.Sprint(res.GetDetails().GetSequence()))
+					})
+				}
+			})
+		}
+	}
+}

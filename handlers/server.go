@@ -1,0 +1,227 @@
+// Package handlers is the service's outside: REST, gRPC, gRPC-Web and Connect
+// on one port. It decodes, asks the room that knows, and encodes.
+//
+// Every method is one Go function, registered once and served over all
+// protocols. Every call takes the same steps in the same order: decoding,
+// authentication, permission, validation, command. Every failure becomes what
+// the wire shows in one place, errors.go.
+package handlers
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+	"connectrpc.com/grpcreflect"
+	"github.com/labstack/echo/v4"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/eventstore"
+	"github.com/muster-id/muster/handlers/access"
+	"github.com/muster-id/muster/importer"
+)
+
+// Deps is what the handlers serve. Fields without a default are required.
+type Deps struct {
+	Store         *eventstore.Store
+	Importer      Importer
+	Users         Users
+	Tokens        *access.Tokens
+	Organisations *access.Organisations
+
+	// Log gets one line a request and one a failure; never a secret, never a
+	// person's data. Default: nothing.
+	Log *slog.Logger
+	// Now is the clock. Default: the system's.
+	Now func() time.Time
+	// Timeout bounds one call. Default 30 s.
+	Timeout time.Duration
+	// MaxBody bounds a request's body in bytes. Default 4 MiB.
+	MaxBody int
+	// PublicURL, such as "https://id.example.org", begins the links that the
+	// service makes. Empty: the scheme and host that the call arrived on.
+	PublicURL string
+	// TrustedProxies are the peers whose forwarding headers are believed.
+	TrustedProxies []netip.Prefix
+	// AllowedOrigins are the origins that browsers may call from; "*" stands
+	// for any. Empty: none.
+	AllowedOrigins []string
+	// Rate is how many calls a second one token may make, Burst how many at
+	// once. Zero: no limit.
+	Rate  float64
+	Burst int
+
+	// Ready reports why the service should get no calls just now; nil when it
+	// should. Default: always ready.
+	Ready func(context.Context) error
+	// Metrics serves /metrics. Default: no such path.
+	Metrics http.Handler
+	// Observe is told of every request: its route, its HTTP status and how
+	// long it took. Default: nobody is.
+	Observe func(route string, status int, took time.Duration)
+	// Bulk serves the import URL's application/x-ndjson bodies. It writes the
+	// whole answer by itself; an error that it returns is written for it, so
+	// it must not have begun to answer then. Default: Unimplemented.
+	Bulk func(w http.ResponseWriter, r *http.Request, caller importer.Caller, origin string) error
+	// Extend adds routes that are not the wire's, such as pages. It may be nil.
+	Extend func(*echo.Echo)
+}
+
+// Importer takes a person in. Its errors are *domain.Error.
+type Importer interface {
+	Import(ctx context.Context, caller importer.Caller, cmd domain.ImportHuman, idem *eventstore.Idempotency) (importer.Outcome, error)
+}
+
+type server struct {
+	deps    Deps
+	echo    *echo.Echo
+	limits  *limits
+	methods []protoreflect.MethodDescriptor
+}
+
+// New returns the service's handler.
+func New(d Deps) http.Handler {
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	if d.Timeout <= 0 {
+		d.Timeout = 30 * time.Second
+	}
+	if d.MaxBody <= 0 {
+		d.MaxBody = 4 << 20
+	}
+	if d.Ready == nil {
+		d.Ready = func(context.Context) error { return nil }
+	}
+	d.PublicURL = strings.TrimRight(d.PublicURL, "/")
+	s := &server{deps: d, echo: echo.New(), limits: newLimits(d.Rate, d.Burst, d.Now)}
+	s.echo.HideBanner, s.echo.HidePort = true, true
+	s.echo.HTTPErrorHandler = s.answerError
+	s.echo.Use(s.around)
+
+	s.bindManagement()
+	s.bindUserV2()
+	s.bindAdmin()
+	s.bindAccess()
+	s.serveRPCTools()
+	s.serveOperation()
+	s.serveOpenAPI()
+	if d.Extend != nil {
+		d.Extend(s.echo)
+	}
+	return s.echo
+}
+
+// NewHTTPServer returns a server for addr that speaks HTTP/1.1 and HTTP/2, the
+// latter also in clear text with prior knowledge, as gRPC clients expect it.
+// Ending it is the caller's: Shutdown finishes what was accepted.
+func NewHTTPServer(addr string, h http.Handler, log *slog.Logger) *http.Server {
+	var p http.Protocols
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Addr:              addr,
+		Handler:           h,
+		Protocols:         &p,
+		ReadHeaderTimeout: 10 * time.Second,
+		// Bodies and answers are bounded call by call: bulk imports stream
+		// for as long as they need.
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 64 << 10,
+		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// answerError is where every failure of a REST call ends up.
+func (s *server) answerError(err error, e echo.Context) {
+	if e.Response().Committed {
+		return
+	}
+	ctx := e.Request().Context()
+	writeError(e.Response(), s.failure(ctx, callOf(ctx), err))
+}
+
+// serveRPCTools serves reflection and health for grpcurl and its like, and
+// answers every method that there is not.
+func (s *server) serveRPCTools() {
+	names := map[string]bool{}
+	var services []string
+	for _, m := range s.methods {
+		if n := string(m.Parent().FullName()); !names[n] {
+			names[n] = true
+			services = append(services, n)
+		}
+	}
+	services = append(services, grpchealth.HealthV1ServiceName)
+	mount := func(path string, h http.Handler) { s.echo.Any(path+"*", echo.WrapHandler(h)) }
+	mount(grpchealth.NewHandler(health{s.deps.Ready, services}))
+	reflector := grpcreflect.NewStaticReflector(services...)
+	mount(grpcreflect.NewHandlerV1(reflector))
+	mount(grpcreflect.NewHandlerV1Alpha(reflector))
+
+	unimplemented := connect.NewUnaryHandler("/", func(context.Context, *connect.Request[emptypb.Empty]) (*connect.Response[emptypb.Empty], error) {
+		return nil, connectError(errUnimplemented)
+	}, s.rpcOptions()...)
+	s.echo.RouteNotFound("/*", func(e echo.Context) error {
+		r := e.Request()
+		service, method, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		known := ok && strings.Contains(service, ".") && method != "" && !strings.Contains(method, "/")
+		if r.Method == http.MethodPost && (known || isGRPC(r)) {
+			unimplemented.ServeHTTP(e.Response(), r)
+			return nil
+		}
+		return errNotFound
+	})
+}
+
+// health answers grpc.health.v1.
+type health struct {
+	ready    func(context.Context) error
+	services []string
+}
+
+// Check implements grpchealth.Checker.
+func (h health) Check(ctx context.Context, req *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
+	if req.Service != "" {
+		found := false
+		for _, n := range h.services {
+			found = found || n == req.Service
+		}
+		if !found {
+			return nil, connect.NewError(connect.CodeNotFound, nil)
+		}
+	}
+	if h.ready(ctx) != nil {
+		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
+	}
+	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
+}
+
+// serveOperation serves what watches the service rather than uses it.
+func (s *server) serveOperation() {
+	s.echo.GET("/healthz", func(e echo.Context) error { return e.String(http.StatusOK, "ok\n") })
+	s.echo.GET("/readyz", func(e echo.Context) error {
+		ctx, cancel := context.WithTimeout(e.Request().Context(), 2*time.Second)
+		defer cancel()
+		if err := s.deps.Ready(ctx); err != nil {
+			s.deps.Log.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.Any("error", err))
+			return e.String(http.StatusServiceUnavailable, "not ready\n")
+		}
+		return e.String(http.StatusOK, "ready\n")
+	})
+	if s.deps.Metrics != nil {
+		s.echo.GET("/metrics", echo.WrapHandler(s.deps.Metrics))
+	}
+}
