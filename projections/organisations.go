@@ -1,0 +1,71 @@
+package projections
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/eventstore"
+)
+
+// orgRow is a row of the read model "organisations".
+type orgRow struct {
+	stream   string
+	id       string
+	slice    int16
+	state    int16
+	name     string
+	nameKey  string
+	sequence int64
+	position int64
+	created  micros
+	changed  micros
+}
+
+var organisations = define(definition[orgRow]{
+	name:   "organisations",
+	number: 1,
+	only: []string{domain.TypeOrganisationAdded, domain.TypeOrganisationRenamed,
+		domain.TypeOrganisationDeactivated, domain.TypeOrganisationReactivated},
+	ours: func(stream string) bool { return strings.HasPrefix(stream, domain.OrganisationStream("")) },
+	key:  "stream",
+	columns: []column[orgRow]{
+		text("stream", func(r *orgRow) *string { return &r.stream }),
+		text("id", func(r *orgRow) *string { return &r.id }),
+		int2("slice", func(r *orgRow) *int16 { return &r.slice }),
+		int2("state", func(r *orgRow) *int16 { return &r.state }),
+		text("name", func(r *orgRow) *string { return &r.name }),
+		text("name_key", func(r *orgRow) *string { return &r.nameKey }),
+		int8("sequence", func(r *orgRow) *int64 { return &r.sequence }),
+		int8("position", func(r *orgRow) *int64 { return &r.position }),
+		moment("created_at", func(r *orgRow) *micros { return &r.created }),
+		moment("changed_at", func(r *orgRow) *micros { return &r.changed }),
+	},
+	indexes: []index{{suffix: "id", on: "(id)"}, {suffix: "name", on: "(name_key)"}},
+	fold:    foldOrganisation,
+})
+
+var errOrgNotAdded = errors.New("the organisation's first event is not OrganisationAdded")
+
+func foldOrganisation(rows []orgRow, ev *eventstore.Event, e domain.Event) ([]orgRow, error) {
+	if len(rows) == 0 {
+		if _, ok := e.(domain.OrganisationAdded); !ok {
+			return rows, errOrgNotAdded
+		}
+		rows = append(rows, orgRow{stream: ev.Stream, id: strings.TrimPrefix(ev.Stream, domain.OrganisationStream("")),
+			slice: ev.Slice, created: microsOf(ev.At)})
+	}
+	r := &rows[0]
+	switch e := e.(type) {
+	case domain.OrganisationAdded:
+		r.state, r.name, r.nameKey = int16(domain.StateActive), e.Name, lower(e.Name)
+	case domain.OrganisationRenamed:
+		r.name, r.nameKey = e.Name, lower(e.Name)
+	case domain.OrganisationDeactivated:
+		r.state = int16(domain.StateInactive)
+	case domain.OrganisationReactivated:
+		r.state = int16(domain.StateActive)
+	}
+	r.sequence, r.position, r.changed = ev.Sequence, int64(ev.Position), microsOf(ev.At)
+	return rows, nil
+}
