@@ -54,13 +54,20 @@ type message[T any] interface {
 func bind[Req, Resp any, PReq message[Req], PResp message[Resp]](
 	s *server, name protoreflect.FullName, perm access.Permission, fn func(context.Context, *Req) (*Resp, error),
 ) {
+	bindLong[Req, Resp, PReq, PResp](s, name, perm, s.deps.Timeout, fn)
+}
+
+// bindLong is bind for a method that may take as long as limit.
+func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
+	s *server, name protoreflect.FullName, perm access.Permission, limit time.Duration, fn func(context.Context, *Req) (*Resp, error),
+) {
 	desc := findMethod(name)
 	procedure := fmt.Sprintf("/%s/%s", desc.Parent().FullName(), desc.Name())
 
 	rpc := connect.NewUnaryHandler(procedure, func(ctx context.Context, req *connect.Request[Req]) (*connect.Response[Resp], error) {
 		c := callOf(ctx)
 		var out *Resp
-		err := s.run(ctx, c, perm, PReq(req.Msg), func(ctx context.Context) (err error) {
+		err := s.run(ctx, c, limit, perm, PReq(req.Msg), func(ctx context.Context) (err error) {
 			out, err = fn(ctx, req.Msg)
 			return err
 		})
@@ -99,7 +106,7 @@ func bind[Req, Resp any, PReq message[Req], PResp message[Resp]](
 			return err
 		}
 		var out *Resp
-		err := s.run(ctx, c, perm, req, func(ctx context.Context) (err error) {
+		err := s.run(ctx, c, limit, perm, req, func(ctx context.Context) (err error) {
 			out, err = fn(ctx, (*Req)(req))
 			return err
 		})
@@ -163,7 +170,7 @@ func isGRPC(r *http.Request) bool {
 
 // run is every call's way, whichever protocol it came in: authentication,
 // permission, validation, then the command. A panic becomes an internal error.
-func (s *server) run(ctx context.Context, c *call, perm access.Permission, req proto.Message, fn func(context.Context) error) (err error) {
+func (s *server) run(ctx context.Context, c *call, limit time.Duration, perm access.Permission, req proto.Message, fn func(context.Context) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
@@ -172,7 +179,7 @@ func (s *server) run(ctx context.Context, c *call, perm access.Permission, req p
 			err = domain.AsError(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, s.deps.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if err := s.authenticate(ctx, c, perm); err != nil {
 		return err

@@ -246,20 +246,27 @@ func (s *server) authenticate(ctx context.Context, c *call, perm access.Permissi
 	if org == "" {
 		org = token.Org
 	}
-	exists, err := s.deps.Organisations.Exists(ctx, org)
-	if err != nil {
+	if err := s.mayEnter(ctx, token, org); err != nil {
 		return err
-	}
-	if !exists {
-		return access.ErrNoOrg
-	}
-	if org != token.Org && token.Role != access.IAMOwner {
-		return access.ErrNoMembership
 	}
 	if !token.Role.May(perm) {
 		return access.ErrNoPermission
 	}
 	c.org = org
+	return nil
+}
+
+// mayEnter judges whether a token may call in an organisation at all.
+func (s *server) mayEnter(ctx context.Context, token access.Token, org string) error {
+	exists, err := s.deps.Organisations.Exists(ctx, org)
+	switch {
+	case err != nil:
+		return err
+	case !exists:
+		return access.ErrNoOrg
+	case org != token.Org && token.Role != access.IAMOwner:
+		return access.ErrNoMembership
+	}
 	return nil
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/muster-id/muster/importer"
 	"github.com/muster-id/muster/internal/pgtest"
 	"github.com/muster-id/muster/migrations"
+	"github.com/muster-id/muster/projections"
 	zitadelv1 "github.com/muster-id/muster/proto/zitadel/v1"
 )
 
@@ -86,7 +87,18 @@ func start(t *testing.T, change func(*handlers.Deps)) *system {
 		}
 	}
 	policy := domain.DefaultPolicy()
+	engine := projections.New(store, store.Pool(), projections.Models(), projections.Config{Logger: slog.New(slog.DiscardHandler)})
+	running, stop := context.WithCancel(ctx)
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		if err := engine.Run(running); err != nil && running.Err() == nil {
+			t.Errorf("projections: %v", err)
+		}
+	}()
+	t.Cleanup(func() { stop(); <-ran })
 	s.deps = handlers.Deps{
+		Projections: engine,
 		Store: store, Tokens: s.tokens, Organisations: s.orgs,
 		Importer: &importer.Importer{Store: store, Passwords: password.NewPool(2, rand.Reader), Policy: policy, Now: time.Now, Rand: rand.Reader},
 		Log:      slog.New(slog.NewJSONHandler(s.log, nil)),

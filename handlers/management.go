@@ -182,7 +182,7 @@ const attempts = 5
 func (s *server) change(ctx context.Context, id string, decide func(u *domain.User, at time.Time) (domain.Decision, error)) (*zitadelv1.ObjectDetails, error) {
 	c := callOf(ctx)
 	for range attempts {
-		u, err := s.load(ctx, c.org, id)
+		u, _, err := s.stream(ctx, c.org, id)
 		if err != nil {
 			return nil, err
 		}
@@ -202,29 +202,6 @@ func (s *server) change(ctx context.Context, id string, decide func(u *domain.Us
 		return &zitadelv1.ObjectDetails{Sequence: uint64(r.Last), ChangeDate: timestamppb.New(r.At), ResourceOwner: c.org}, nil
 	}
 	return nil, errBusyUser
-}
-
-func (s *server) load(ctx context.Context, org, id string) (*domain.User, error) {
-	nobody := domain.NewUser(id, org)
-	if strings.HasPrefix(id, eventstore.SystemPrefix) {
-		return nobody, nil
-	}
-	events, err := s.deps.Store.ReadStream(ctx, id, 0)
-	if err != nil || len(events) == 0 || events[0].Org != org {
-		return nobody, err
-	}
-	if err := s.deps.Store.Open(ctx, events); err != nil {
-		return nil, err
-	}
-	u := nobody
-	for _, e := range events {
-		decoded, err := domain.Decode(e.Type, e.Schema, e.Data, e.Personal)
-		if err != nil {
-			return nil, err
-		}
-		u.Apply(decoded)
-	}
-	return u, nil
 }
 
 // timeless makes a decision that needs no clock fit for change.

@@ -22,17 +22,17 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/eventstore"
 	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/importer"
+	"github.com/muster-id/muster/projections"
 )
 
 // Deps is what the handlers serve. Fields without a default are required.
 type Deps struct {
 	Store         *eventstore.Store
-	Importer      Importer
-	Users         Users
+	Importer      *importer.Importer
+	Projections   *projections.Engine
 	Tokens        *access.Tokens
 	Organisations *access.Organisations
 
@@ -43,6 +43,8 @@ type Deps struct {
 	Now func() time.Time
 	// Timeout bounds one call. Default 30 s.
 	Timeout time.Duration
+	// Patience bounds how long a read waits for a position. Default 5 s.
+	Patience time.Duration
 	// MaxBody bounds a request's body in bytes. Default 4 MiB.
 	MaxBody int
 	// PublicURL, such as "https://id.example.org", begins the links that the
@@ -74,11 +76,6 @@ type Deps struct {
 	Extend func(*echo.Echo)
 }
 
-// Importer takes a person in. Its errors are *domain.Error.
-type Importer interface {
-	Import(ctx context.Context, caller importer.Caller, cmd domain.ImportHuman, idem *eventstore.Idempotency) (importer.Outcome, error)
-}
-
 type server struct {
 	deps    Deps
 	echo    *echo.Echo
@@ -96,6 +93,9 @@ func New(d Deps) http.Handler {
 	}
 	if d.Timeout <= 0 {
 		d.Timeout = 30 * time.Second
+	}
+	if d.Patience <= 0 {
+		d.Patience = 5 * time.Second
 	}
 	if d.MaxBody <= 0 {
 		d.MaxBody = 4 << 20

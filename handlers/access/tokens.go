@@ -25,6 +25,8 @@ const SecretPrefix = "mst_"
 // AdminID is the id that the configured administrator's token acts under.
 const AdminID = "$admin"
 
+const adminName = "administrator"
+
 // Freshness is how long an answer of the database about a token is believed.
 // It leaves a quarter of the promised second for the look-up itself.
 const Freshness = 750 * time.Millisecond
@@ -137,6 +139,18 @@ func (t *Tokens) List(ctx context.Context) ([]Token, error) {
 	return pgx.CollectRows(rows, scanToken)
 }
 
+// Names finds what tokens are called.
+func (t *Tokens) Names(ctx context.Context, ids []string) (map[string]string, error) {
+	names := map[string]string{AdminID: adminName}
+	rows, err := t.pool.Query(ctx, `SELECT id, name FROM tokens WHERE id = ANY($1)`, ids)
+	if err != nil {
+		return nil, err
+	}
+	var id, name string
+	_, err = pgx.ForEachRow(rows, []any{&id, &name}, func() error { names[id] = name; return nil })
+	return names, err
+}
+
 // Revoke ends a token; a second time changes nothing. Error: ErrTokenNotFound.
 func (t *Tokens) Revoke(ctx context.Context, id string) (Token, error) {
 	rows, err := t.pool.Query(ctx, `UPDATE tokens SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1 RETURNING `+tokenColumns, id, t.now())
@@ -170,7 +184,7 @@ func (t *Tokens) Authenticate(ctx context.Context, header string) (Token, error)
 	// that a caller cannot steer.
 	hash := sha256.Sum256([]byte(secret))
 	if t.hasAdmin && subtle.ConstantTimeCompare(hash[:], t.admin[:]) == 1 {
-		return Token{ID: AdminID, Name: "administrator", Org: t.adminOrg, Role: IAMOwner}, nil
+		return Token{ID: AdminID, Name: adminName, Org: t.adminOrg, Role: IAMOwner}, nil
 	}
 	a, err := t.lookUp(ctx, hash)
 	if err != nil {
