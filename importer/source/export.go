@@ -1,0 +1,141 @@
+package source
+
+import (
+	"encoding/base64"
+	"unicode/utf8"
+
+	"github.com/muster-id/muster/domain"
+)
+
+// AppendLine appends a user to dst as a line of our own stream, with its line
+// break: what `muster export` writes and an import reads. ParseLine gives the
+// same command back, except that what has no place in the stream (how codes
+// are sent, user name fall-backs) is the reader's to decide, and that
+// StateActive and StateInitial come back as StateUnspecified.
+//
+// The line holds the hash and the TOTP secret in clear: it is meant for the one
+// who may have them. Empty fields are left out. The error is about a state
+// that cannot be imported.
+func AppendLine(dst []byte, c domain.ImportHuman) ([]byte, error) {
+	state, err := stateName(c.State)
+	if err != nil {
+		return dst, err
+	}
+	w := lineWriter{dst}
+	w.open('{')
+	w.text("userId", c.UserID)
+	w.text("userName", c.UserName)
+	w.object("profile")
+	w.text("firstName", c.Profile.FirstName)
+	w.text("lastName", c.Profile.LastName)
+	w.text("nickName", c.Profile.NickName)
+	w.text("displayName", c.Profile.DisplayName)
+	w.text("preferredLanguage", c.Profile.PreferredLanguage)
+	if g := c.Profile.Gender; g > 0 && int(g) < len(genders) {
+		w.text("gender", genders[g])
+	}
+	w.shut('}')
+	w.object("email")
+	w.text("email", c.Email.Address)
+	w.flag("isEmailVerified", c.Email.Verified)
+	w.shut('}')
+	if c.Phone != nil {
+		w.object("phone")
+		w.text("phone", c.Phone.Number)
+		w.flag("isPhoneVerified", c.Phone.Verified)
+		w.shut('}')
+	}
+	w.text("password", c.Password)
+	if c.HashedPassword != "" {
+		w.object("hashedPassword")
+		w.text("value", c.HashedPassword)
+		w.shut('}')
+	}
+	w.flag("passwordChangeRequired", c.ChangeRequired)
+	w.flag("requestPasswordlessRegistration", c.RequestPasskey)
+	w.text("otpCode", c.TOTPSecret)
+	if len(c.IDPLinks) > 0 {
+		w.list("idps")
+		for _, l := range c.IDPLinks {
+			w.element()
+			w.text("configId", l.ConfigID)
+			w.text("externalUserId", l.ExternalUserID)
+			w.text("displayName", l.DisplayName)
+			w.shut('}')
+		}
+		w.shut(']')
+	}
+	if len(c.Metadata) > 0 {
+		w.list("metadata")
+		for _, m := range c.Metadata {
+			w.element()
+			w.text("key", m.Key)
+			w.text("value", base64.StdEncoding.EncodeToString(m.Value))
+			w.shut('}')
+		}
+		w.shut(']')
+	}
+	w.text("state", state)
+	w.text("externalId", c.ExternalID)
+	w.shut('}')
+	return append(w.b, '\n'), nil
+}
+
+// lineWriter writes JSON; a comma goes in front of all but the first.
+type lineWriter struct{ b []byte }
+
+func (w *lineWriter) open(c byte) { w.b = append(w.b, c) }
+func (w *lineWriter) shut(c byte) { w.b = append(w.b, c) }
+
+func (w *lineWriter) comma() {
+	if n := len(w.b); n > 0 && w.b[n-1] != '{' && w.b[n-1] != '[' {
+		w.b = append(w.b, ',')
+	}
+}
+
+func (w *lineWriter) key(k string) {
+	w.comma()
+	w.b = append(appendQuoted(w.b, k), ':')
+}
+
+func (w *lineWriter) object(k string) { w.key(k); w.open('{') }
+func (w *lineWriter) list(k string)   { w.key(k); w.open('[') }
+func (w *lineWriter) element()        { w.comma(); w.open('{') }
+
+func (w *lineWriter) text(k, v string) {
+	if v != "" {
+		w.key(k)
+		w.b = appendQuoted(w.b, v)
+	}
+}
+
+func (w *lineWriter) flag(k string, v bool) {
+	if v {
+		w.key(k)
+		w.b = append(w.b, "true"...)
+	}
+}
+
+// appendQuoted appends s as a JSON string. What is not UTF-8 becomes U+FFFD.
+func appendQuoted(dst []byte, s string) []byte {
+	const digits = "0123456789abcdef"
+	dst = append(dst, '"')
+	for i := 0; i < len(s); {
+		c := s[i]
+		switch {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c < ' ':
+			dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+		case c < utf8.RuneSelf:
+			dst = append(dst, c)
+		default:
+			r, n := utf8.DecodeRuneInString(s[i:])
+			dst = utf8.AppendRune(dst, r)
+			i += n
+			continue
+		}
+		i++
+	}
+	return append(dst, '"')
+}
