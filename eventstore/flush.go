@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -15,7 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// A flush is one transaction in two round trips.
+// A flush is one transaction in two round trips, or in one when it is expected
+// to go through as it is (see flush.hopeful).
 //
 // The first takes the locks, always in this order: stream heads, ascending,
 // then claims, ascending. With its answers each request is judged by itself.
@@ -38,11 +38,20 @@ type lane struct {
 	store *Store
 	conn  *pgx.Conn // nil when it has to be opened (again)
 	stmts [numStatements]*pgconn.StatementDescription
+
+	nextBatch, lastBatch int64 // the block of batch ids at hand
+	wary                 int   // flushes to go before hoping again
 }
+
+// waryFor is for how many flushes a lane judges first, after one that hoped in
+// vain: a stretch of conflicts, as of an import that is done again, costs one
+// repetition in so many.
+const waryFor = 50
 
 const (
 	stBegin = iota
-	stNextBatch
+	stNextBatches
+	stInsertClaims
 	stLockStreams
 	stTakeClaims
 	stFindClaims
@@ -62,7 +71,8 @@ const (
 
 var statements = [numStatements]*string{
 	stBegin:          ptr("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"),
-	stNextBatch:      ptr("SELECT nextval('batch_ids')"),
+	stNextBatches:    ptr("SELECT nextval('batch_ids')"),
+	stInsertClaims:   &sqlInsertClaims,
 	stLockStreams:    &sqlLockStreams,
 	stTakeClaims:     &sqlTakeClaims,
 	stFindClaims:     &sqlFindClaims,
@@ -97,7 +107,8 @@ func (l *lane) run(ctx context.Context, c *committer) {
 // commit sees batch through: when it returns, every pending in it has its
 // answer.
 func (l *lane) commit(ctx context.Context, batch []*pending) {
-	f := &flush{lane: l}
+	f := &flush{lane: l, hopeful: l.wary == 0}
+	l.wary = max(0, l.wary-1)
 	backoff := minBackoff
 	for conflicts := 0; ; {
 		batch = live(batch)
@@ -145,6 +156,10 @@ func (l *lane) commit(ctx context.Context, batch []*pending) {
 		case f.careful && conflicts > 20:
 			fail(batch, fmt.Errorf("%w: %w", ErrUnavailable, err))
 			return
+		case f.hopeful && pg.Code == "23505":
+			f.hopeful = false
+			l.wary = waryFor
+			l.rollback(ctx)
 		case strings.HasPrefix(pg.Code, "40"), pg.Code == "23505":
 			// Deadlock with something foreign, or a stream or an idempotency
 			// key that came into being meanwhile: judge again, looking up
@@ -197,7 +212,7 @@ func fail(batch []*pending, err error) {
 // ready makes sure that the lane has a connection with its statements prepared.
 func (l *lane) ready(ctx context.Context) error {
 	if l.conn != nil && !l.conn.IsClosed() {
-		return nil
+		return l.number(ctx)
 	}
 	l.conn = nil
 	connCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -221,8 +236,25 @@ func (l *lane) ready(ctx context.Context) error {
 		return err
 	}
 	l.conn = conn
+	return l.number(ctx)
+}
+
+// number makes sure that the lane has a batch id for the next flush.
+func (l *lane) number(ctx context.Context) error {
+	if l.nextBatch < l.lastBatch {
+		return nil
+	}
+	res := l.conn.PgConn().ExecStatement(ctx, l.stmts[stNextBatches], nil, nil, binary1).Read()
+	if res.Err != nil {
+		return fmt.Errorf("eventstore: taking batch ids: %w", res.Err)
+	}
+	l.nextBatch = readInt8(res.Rows[0][0])
+	l.lastBatch = l.nextBatch + batchIDs
 	return nil
 }
+
+// batchIDs is the increment of the sequence of batch ids.
+const batchIDs = 1000
 
 func (l *lane) rollback(ctx context.Context) {
 	if _, err := l.conn.Exec(ctx, "ROLLBACK"); err != nil {
@@ -273,9 +305,14 @@ func (l *lane) findOut(ctx context.Context, batch int64) (base int64, landed boo
 // flush is the state of one transaction. It is used again when the transaction
 // has to be repeated.
 type flush struct {
-	lane       *lane
+	lane *lane
+	// hopeful flushes go in one round trip: nothing is looked up, and the
+	// requests are judged as if no claim were taken and no stream there. When
+	// that is not so, a unique violation undoes all of it, and the flush is
+	// done again with its eyes open.
+	hopeful    bool
 	careful    bool // look up every stream, also those that should be new
-	committing bool // the second round trip has been sent
+	committing bool // the last round trip has been sent
 
 	batch    int64
 	requests []request
@@ -324,6 +361,8 @@ type repeat struct {
 
 func (f *flush) reset(batch []*pending) {
 	f.committing, f.base, f.events = false, 0, 0
+	f.batch = f.lane.nextBatch
+	f.lane.nextBatch++
 	f.requests = make([]request, len(batch))
 	f.heads = make(map[string]*head, len(batch))
 	f.order = f.order[:0]
@@ -337,6 +376,9 @@ func (f *flush) reset(batch []*pending) {
 			f.order = append(f.order, h)
 		}
 		h.looked = h.looked || f.careful || p.a.Expected != NoStream
+		if h.looked || p.release != nil {
+			f.hopeful = false
+		}
 		for _, hash := range p.take {
 			if f.claims == nil {
 				f.claims = make(map[claimHash]*claim, len(batch))
@@ -356,10 +398,19 @@ func (f *flush) reset(batch []*pending) {
 // unless the connection is closed.
 func (f *flush) run(ctx context.Context) error {
 	p := f.lane.conn.PgConn().StartPipeline(ctx)
-	err := f.stage(p)
+	var err error
+	if f.hopeful {
+		for _, c := range f.claims {
+			c.inserted = true // as it will turn out
+		}
+	} else {
+		err = f.stage(p)
+	}
 	if err == nil {
 		f.judge()
-		if f.events == 0 {
+		if f.events == 0 && f.hopeful {
+			// no transaction was begun
+		} else if f.events == 0 {
 			err = f.leave(p)
 		} else {
 			err = f.write(p)
@@ -416,7 +467,7 @@ func synced(p *pgconn.Pipeline) error {
 func (f *flush) stage(p *pgconn.Pipeline) error {
 	var (
 		lookUp  []string
-		take    []*claim
+		take    []ownedClaim
 		owners  []claimHash
 		repeats []claimHash
 	)
@@ -426,9 +477,8 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 		}
 	}
 	for _, c := range f.claims {
-		take = append(take, c)
+		take = append(take, ownedClaim{c.hash, c.wanter})
 	}
-	slices.SortFunc(take, func(a, b *claim) int { return bytes.Compare(a.hash[:], b.hash[:]) })
 	for i := range f.requests {
 		r := &f.requests[i]
 		if r.a.Idempotency != nil {
@@ -440,7 +490,6 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 	}
 
 	f.send(p, stBegin)
-	f.send(p, stNextBatch)
 	if repeats != nil {
 		f.send(p, stFindRepeats, hashArray(repeats))
 	}
@@ -448,13 +497,8 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 		f.send(p, stLockStreams, textArray(lookUp))
 	}
 	if take != nil {
-		hashes := newArray(pgtype.ByteaOID, 36*len(take))
-		streams := newArray(pgtype.TextOID, 32*len(take))
-		for _, c := range take {
-			hashes.blob(c.hash[:])
-			streams.text(c.wanter)
-		}
-		f.send(p, stTakeClaims, hashes.bytes(), streams.bytes())
+		hashes, streams := claimArrays(take)
+		f.send(p, stTakeClaims, hashes, streams)
 	}
 	if owners != nil {
 		f.send(p, stFindClaims, hashArray(owners))
@@ -464,9 +508,6 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 	}
 
 	if err := rows(p, nil); err != nil { // BEGIN
-		return err
-	}
-	if err := rows(p, func(v [][]byte) { f.batch = readInt8(v[0]) }); err != nil {
 		return err
 	}
 	if repeats != nil {
@@ -595,7 +636,12 @@ func (f *flush) write(p *pgconn.Pipeline) error {
 		f.send(p, stmt, params...)
 		sent++
 	}
-	f.sendClaims(send)
+	if f.hopeful {
+		send(stBegin)
+		f.sendHopefulClaims(send)
+	} else {
+		f.sendClaims(send)
+	}
 	f.sendStreams(send)
 	f.sendEvents(send)
 	f.sendRepeats(send)
@@ -620,21 +666,48 @@ func (f *flush) write(p *pgconn.Pipeline) error {
 	return synced(p)
 }
 
+// sendHopefulClaims takes the claims of the requests that go through.
+func (f *flush) sendHopefulClaims(send func(int, ...[]byte)) {
+	var list []ownedClaim
+	for _, c := range f.claims {
+		if c.owner != "" {
+			list = append(list, ownedClaim{c.hash, c.owner})
+		}
+	}
+	if list != nil {
+		hashes, streams := claimArrays(list)
+		send(stInsertClaims, hashes, streams)
+	}
+}
+
+// ownedClaim is a claim and the stream that gets it or gives it up.
+type ownedClaim struct {
+	hash   claimHash
+	stream string
+}
+
+// claimArrays returns the two columns of claims, in ascending order.
+func claimArrays(list []ownedClaim) (hashes, streams []byte) {
+	slices.SortFunc(list, func(a, b ownedClaim) int { return bytes.Compare(a.hash[:], b.hash[:]) })
+	h, s := newArray(pgtype.ByteaOID, 36*len(list)), newArray(pgtype.TextOID, 32*len(list))
+	for i := range list {
+		h.blob(list[i].hash[:])
+		s.text(list[i].stream)
+	}
+	return h.bytes(), s.bytes()
+}
+
 // sendClaims settles the claims: taken for a request that failed, they pass to
 // the next in line or go; then the released ones go.
 func (f *flush) sendClaims(send func(int, ...[]byte)) {
-	type release struct {
-		hash   claimHash
-		stream string
-	}
-	var passed, gone []release
+	var passed, gone []ownedClaim
 	for _, c := range f.claims {
 		switch {
 		case !c.inserted || c.owner == c.wanter:
 		case c.owner == "":
-			gone = append(gone, release{c.hash, c.wanter})
+			gone = append(gone, ownedClaim{c.hash, c.wanter})
 		default:
-			passed = append(passed, release{c.hash, c.owner})
+			passed = append(passed, ownedClaim{c.hash, c.owner})
 		}
 	}
 	for i := range f.requests {
@@ -644,25 +717,16 @@ func (f *flush) sendClaims(send func(int, ...[]byte)) {
 		}
 		for _, hash := range r.release {
 			if !slices.Contains(r.take, hash) {
-				gone = append(gone, release{hash, r.a.Stream})
+				gone = append(gone, ownedClaim{hash, r.a.Stream})
 			}
 		}
 	}
-	params := func(list []release) ([]byte, []byte) {
-		sort.Slice(list, func(i, j int) bool { return bytes.Compare(list[i].hash[:], list[j].hash[:]) < 0 })
-		hashes, streams := newArray(pgtype.ByteaOID, 36*len(list)), newArray(pgtype.TextOID, 32*len(list))
-		for _, r := range list {
-			hashes.blob(r.hash[:])
-			streams.text(r.stream)
-		}
-		return hashes.bytes(), streams.bytes()
-	}
 	if passed != nil {
-		hashes, streams := params(passed)
+		hashes, streams := claimArrays(passed)
 		send(stReassignClaims, hashes, streams)
 	}
 	if gone != nil {
-		hashes, streams := params(gone)
+		hashes, streams := claimArrays(gone)
 		send(stReleaseClaims, hashes, streams)
 	}
 }

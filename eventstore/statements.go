@@ -13,6 +13,8 @@ import (
 var (
 	//go:embed sql/lock_streams.sql
 	sqlLockStreams string
+	//go:embed sql/insert_claims.sql
+	sqlInsertClaims string
 	//go:embed sql/take_claims.sql
 	sqlTakeClaims string
 	//go:embed sql/find_claims.sql

@@ -72,7 +72,8 @@ CREATE TABLE batches (
     id   bigint      NOT NULL UNIQUE,
     at   timestamptz NOT NULL DEFAULT now()
 );
-CREATE SEQUENCE batch_ids AS bigint;
+-- A committer takes a block of a thousand ids at a time.
+CREATE SEQUENCE batch_ids AS bigint INCREMENT BY 1000;
 
 -- Batches whose committer lost its connection and gave them up. Such a batch
 -- can never be bound afterwards: the statement that binds looks here.
