@@ -199,7 +199,8 @@ func (s *Server) url(database, host string) string {
 	q := url.Values{"host": {host}, "port": {strconv.Itoa(s.port)}, "sslmode": {"disable"}}
 	u := url.URL{
 		Scheme: "postgres", User: url.UserPassword(Owner, s.password),
-		Path: "/" + database, RawQuery: q.Encode(),
+		// A plus sign is no blank in a connection string.
+		Path: "/" + database, RawQuery: strings.ReplaceAll(q.Encode(), "+", "%20"),
 	}
 	return u.String()
 }
