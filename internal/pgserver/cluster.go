@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -263,9 +264,16 @@ func environment() []string {
 	return env
 }
 
-// lastLines cuts a program's output to what a message can hold.
+// lastLines cuts a program's output to what a message can hold: what was
+// fatal, or else its end.
 func lastLines(out []byte) string {
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	fatal := slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
+		return !strings.Contains(line, "FATAL:") && !strings.Contains(line, "PANIC:")
+	})
+	if len(fatal) > 0 {
+		lines = fatal
+	}
 	if len(lines) > 3 {
 		lines = lines[len(lines)-3:]
 	}

@@ -163,7 +163,7 @@ func (s *Server) copyTo(ctx context.Context, b *Server) (err error) {
 	settings := map[string]string{
 		"primary_conninfo": "host=127.0.0.1 port=" + strconv.Itoa(int(primary.Port)) +
 			" user=" + primary.User + " password=" + primary.Password + " application_name=standby",
-		"primary_slot_name": slot, "hot_standby": "on",
+		"primary_slot_name": slot, "hot_standby": "on", "wal_retrieve_retry_interval": "100ms",
 	}
 	maps.Copy(settings, b.cfg.Settings)
 	b.cfg.Settings = settings
@@ -188,16 +188,17 @@ func copyCluster(from, to string) error {
 			return nil
 		case err != nil || relErr != nil:
 			return errors.Join(err, relErr)
-		case d.IsDir():
-			if err := os.MkdirAll(filepath.Join(to, rel), 0o700); err != nil {
-				return err
-			}
-			return nil
-		case !d.Type().IsRegular(), strings.HasPrefix(d.Name(), "postmaster."):
-			return nil
 		}
-		switch dir, _, _ := strings.Cut(rel, string(filepath.Separator)); dir {
+		switch dir, below, _ := strings.Cut(rel, string(filepath.Separator)); dir {
 		case "pg_wal", "pg_replslot", "pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans":
+			if below != "" {
+				return nil
+			}
+		}
+		switch {
+		case d.IsDir():
+			return os.MkdirAll(filepath.Join(to, rel), 0o700)
+		case !d.Type().IsRegular(), strings.HasPrefix(d.Name(), "postmaster."):
 			return nil
 		}
 		data, err := os.ReadFile(path)
