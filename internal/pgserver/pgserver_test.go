@@ -220,10 +220,17 @@ func TestSecondStartIsRefused(t *testing.T) {
 	if err := Remove(t.Context(), dir); !errors.Is(err, ErrInUse) {
 		t.Errorf("Remove: %v", err)
 	}
-	query(t, s.URL(), `SELECT 'unharmed'`)
+	url, err := Running(dir)
+	if err != nil || url != s.TCPURL() {
+		t.Errorf("Running: %v", err)
+	}
+	query(t, url, `SELECT 'unharmed'`)
 	stop(t, s)
 	if err := Remove(t.Context(), dir); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := Running(dir); err == nil {
+		t.Error("Running finds a removed database")
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil || len(left) != 1 {

@@ -1,0 +1,41 @@
+# Muster's commands. `make` alone lists them.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := .tools/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+.PHONY: help
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/muster
+	go build -trimpath -o bin/muster ./cmd/muster
+
+# With DATABASE_URL the service needs no PostgreSQL of its own. The shell gives
+# way to muster, so that signals reach it.
+.PHONY: run
+run: build ## run the service, set-up included; with DATABASE_URL on that PostgreSQL
+	@if [ -z "$${DATABASE_URL:-}" ]; then scripts/setup-postgres.sh; fi && exec bin/muster serve
+
+.PHONY: test
+test: ## run all tests, set-up included
+	@race=$$(scripts/setup-test.sh) && set -x && \
+	go vet ./... && \
+	go test $$race -p 2 -count=1 -timeout 10m ./...
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## look for what the compiler lets pass
+	$(GOLANGCI_LINT) run ./...
+
+# A pinned version in a folder of its own: its dependencies are not ours.
+$(GOLANGCI_LINT):
+	mkdir -p .tools/bin
+	GOBIN=$(CURDIR)/.tools/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv .tools/bin/golangci-lint $@
+
+.PHONY: generate
+generate: ## write the Go code of the wire messages anew from proto/
+	go run ./internal/protogen
