@@ -144,6 +144,9 @@ func TestRefused(t *testing.T) {
 		{"SSHA without a salt", "{SSHA}" + base64.StdEncoding.EncodeToString(make([]byte, 20)), ErrMalformed},
 		{"SHA of another length", "{SHA}" + base64.StdEncoding.EncodeToString(make([]byte, 21)), ErrMalformed},
 		{"our own encodings do not hide in {CRYPT}", "{CRYPT}$muster-pepper$a$" + hexOf(32), ErrUnsupported},
+		{"digest shortened", "$muster-digest$sha256-ps$i=1$" + salt16 + "$" + salt16, ErrMalformed},
+		{"phpass digest shortened too far", "$muster-digest$sha512-phpass$i=1$" + salt16 + "$" + sum32[:42], ErrMalformed},
+		{"salt that nothing is done with", "$muster-digest$sha256-p$i=1$" + salt16 + "$" + sum32, ErrMalformed},
 		{"DES crypt", "{CRYPT}ab0123456789a", ErrUnsupported},
 		{"LDAP account without a password", "{CRYPT}*", ErrUnusable},
 		{"Django user without a password", "!aBcDeF", ErrUnusable},
@@ -162,6 +165,62 @@ func TestRefused(t *testing.T) {
 				t.Errorf("Verify = %v, want %v", verr, c.kind)
 			}
 		})
+	}
+}
+
+// TestRefusalsExplain: where a caller can do something about it, the error
+// says what.
+func TestRefusalsExplain(t *testing.T) {
+	for encoded, want := range map[string]string{
+		strings.Repeat("a1", 20):                 "algorithm's name",
+		strings.Repeat("a1", 64):                 "algorithm's name",
+		"$2x$10$" + strings.Repeat("a", 53):      "(bcrypt): the 2x",
+		"{CRYPT}ab0123456789a":                   "DES",
+		"$argon2d$v=19$m=64,t=1,p=1$" + salt16:   "side channels",
+		"$2b$16$" + strings.Repeat("a", 53):      "cost above 15",
+		"$y$k9T$salt$" + strings.Repeat("a", 43): "crypt(3)",
+	} {
+		if _, err := Recognise(encoded); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v does not say %q", encoded, err, want)
+		}
+	}
+	if equal(nil, nil) {
+		t.Error("nothing equals nothing")
+	}
+}
+
+// TestWeakness: what a report calls weak.
+func TestWeakness(t *testing.T) {
+	for encoded, weak := range map[string]bool{
+		"$2b$09$" + strings.Repeat("a", 53):                                              true,
+		"$2b$10$" + strings.Repeat("a", 53):                                              false,
+		"$wp$2y$10$" + strings.Repeat("a", 53):                                           false,
+		"$argon2id$v=19$m=7168,t=5,p=1$" + salt16 + "$" + sum32:                          false,
+		"$argon2id$v=19$m=7168,t=4,p=1$" + salt16 + "$" + sum32:                          true,
+		"$argon2id$v=19$m=47104,t=1,p=1$" + salt16 + "$" + sum32:                         false,
+		"$scrypt$ln=17,r=8,p=1$" + salt16 + "$" + sum32:                                  false,
+		"$scrypt$ln=16,r=8,p=1$" + salt16 + "$" + sum32:                                  true,
+		"$scrypt$ln=13,r=8,p=10$" + salt16 + "$" + sum32:                                 false,
+		"$scrypt$ln=1,r=8,p=1$" + salt16 + "$" + sum32:                                   true,
+		"$pbkdf2-sha256$600000$" + salt16 + "$" + sum32:                                  false,
+		"$pbkdf2-sha256$599999$" + salt16 + "$" + sum32:                                  true,
+		"$pbkdf2-sha512$210000$" + salt16 + "$" + sum32:                                  false,
+		"$pbkdf2$1300000$" + salt16 + "$" + sum32:                                        false,
+		"$pbkdf2$1299999$" + salt16 + "$" + sum32:                                        true,
+		"pbkdf2_sha256$600000$salt$" + sum32:                                             false,
+		"$6$salt$" + strings.Repeat("a", 86):                                             true,
+		"$P$M" + strings.Repeat("a", 30):                                                 true,
+		"$S$G" + strings.Repeat("a", 51):                                                 false,
+		"$y$j9T$salt$" + strings.Repeat("a", 43):                                         false,
+		"$y$j8T$salt$" + strings.Repeat("a", 43):                                         true,
+		"5f4dcc3b5aa765d61d8327deb882cf99":                                               true,
+		"{SSHA}Q5TmBD1+Nhhzvb+XrBNL/+d7ZDVzYWx0U0FMVA==":                                 true,
+		"$muster-pepper$job$$2b$12$" + strings.Repeat("a", 53):                           false,
+		"$muster-digest$sha512-symfony$i=5000$" + salt16 + "$" + strings.Repeat("a", 86): true,
+	} {
+		if f, err := Recognise(encoded); err != nil || f.Weak() != weak {
+			t.Errorf("%s: weak %q, %v; want weak %v", encoded, f.Weakness, err, weak)
+		}
 	}
 }
 

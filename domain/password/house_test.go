@@ -93,6 +93,9 @@ func TestPoolBoundsWork(t *testing.T) {
 	<-g.entered
 	<-g.entered
 
+	if pool.slots.TryAcquire(1) {
+		t.Fatal("two computations are under way, and a slot is free")
+	}
 	// Both slots are taken: whoever waits is let go by its context, and work
 	// that is refused does not wait at all.
 	ctx, cancel := context.WithCancel(t.Context())

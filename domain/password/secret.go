@@ -58,19 +58,35 @@ const (
 	PepperHMACSHA512Base64 PepperHow = "hmac-sha512-base64"
 )
 
-// The methods below keep secrets out of prints and logs.
+// Format prints "[secret]", whatever the verb.
+func (Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
-func (Key) Format(f fmt.State, _ rune)      { _, _ = io.WriteString(f, redacted) }
-func (Secrets) Format(f fmt.State, _ rune)  { _, _ = io.WriteString(f, redacted) }
-func (Secret) Format(f fmt.State, _ rune)   { _, _ = io.WriteString(f, redacted) }
+// LogValue logs "[secret]".
+func (Key) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// Format prints "[secret]", whatever the verb.
+func (Secrets) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// LogValue logs "[secret]".
+func (Secrets) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// Format prints "[secret]", whatever the verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// LogValue logs "[secret]".
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// Format prints "[secret]", whatever the verb.
 func (Firebase) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
-func (Pepper) Format(f fmt.State, _ rune)   { _, _ = io.WriteString(f, redacted) }
 
-func (Key) LogValue() slog.Value      { return slog.StringValue(redacted) }
-func (Secrets) LogValue() slog.Value  { return slog.StringValue(redacted) }
-func (Secret) LogValue() slog.Value   { return slog.StringValue(redacted) }
+// LogValue logs "[secret]".
 func (Firebase) LogValue() slog.Value { return slog.StringValue(redacted) }
-func (Pepper) LogValue() slog.Value   { return slog.StringValue(redacted) }
+
+// Format prints "[secret]", whatever the verb.
+func (Pepper) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// LogValue logs "[secret]".
+func (Pepper) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 func (p *Pepper) apply(pw []byte) ([]byte, error) {
 	switch p.How {
