@@ -205,26 +205,6 @@ func (s *Server) url(database, host string) string {
 	return u.String()
 }
 
-// Running returns the address, by 127.0.0.1, of the server that another process
-// runs on dataDir: what a command needs that works beside the service, when
-// Start gives it ErrInUse. Whether the server answers is for the caller to see.
-func Running(dataDir string) (string, error) {
-	s := &Server{}
-	for name, set := range map[string]func(string) error{
-		"postgres.password": func(text string) error { s.password = text; return nil },
-		"postgres.port":     func(text string) (err error) { s.port, err = strconv.Atoi(text); return err },
-	} {
-		text, err := os.ReadFile(filepath.Join(dataDir, name))
-		if err == nil {
-			err = set(strings.TrimSpace(string(text)))
-		}
-		if err != nil {
-			return "", fmt.Errorf("no database runs in %s: %w", dataDir, err)
-		}
-	}
-	return s.TCPURL(), nil
-}
-
 // Location tells a person where the server is, without its password.
 func (s *Server) Location() string {
 	return fmt.Sprintf("PostgreSQL %d on 127.0.0.1:%d, data in %s", s.bins.major, s.port, s.data)
