@@ -47,7 +47,7 @@ func convertAuth0(w *row) error {
 		w.cmd().State = domain.StateLocked
 	}
 	if strings.HasPrefix(id, "sms|") && w.phone == "" {
-		w.phone = w.pick("phone", w.get("name"))
+		w.phone, w.phoneVerified = w.pick("phone", w.get("name")), true
 	}
 	w.members(w.get("user_metadata"), "user_metadata.")
 	w.members(w.get("app_metadata"), "app_metadata.")

@@ -71,12 +71,12 @@ func convertCognito(w *row) error {
 		w.noHash("Cognito gives no password hashes out")
 	}
 	for a := range w.elements() {
-		if strings.HasPrefix(a.key(), "custom:") && !a.empty() && !w.mappedElsewhere(a) {
+		if strings.HasPrefix(a.key(), "custom:") && !a.empty() && !a.carried() {
 			w.metadata(strings.TrimPrefix(a.key(), "custom:"), a.json())
 		}
 	}
 	for a := range w.get("Attributes").elements() {
-		if n := a.get("Name"); strings.HasPrefix(n.peek(), "custom:") && !w.mappedElsewhere(a.get("Value")) {
+		if n := a.get("Name"); strings.HasPrefix(n.peek(), "custom:") && !a.get("Value").carried() {
 			w.metadata(strings.TrimPrefix(n.str(), "custom:"), a.get("Value").json())
 		} else if !n.node().used && !a.get("Value").empty() {
 			// Named after the attribute: the list itself says nothing.

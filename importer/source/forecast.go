@@ -12,29 +12,31 @@ import (
 // The zero value is ready; each user is fed in with Add, and only those that
 // the import takes (or, in a dry run, would take) should be.
 //
-// Users is the sum of Password, IDP, Passkey, Reset, Blocked and Cannot: each
-// person is counted once, by the first of these that holds, Blocked and Cannot
-// before all. How many have a second factor, must set a new password or have
-// to prove their address first is counted beside that.
+// Users is the sum of Password, IDP, Passkey, Verify, Reset, Blocked and
+// Cannot: each person is counted once. It follows the import's own rule for
+// who has to complete the account by a mail first (domain.Human.Codes), so that
+// Password is exactly who can log in with the old password at once.
 type Forecast struct {
 	// Users is how many people there are.
 	Users int64 `json:"users"`
-	// Password: they have a password that can be verified.
+	// Password: they have a password that can be verified, and nothing else
+	// is asked of them.
 	Password int64 `json:"password"`
 	// IDP: no such password, but a link to a provider.
 	IDP int64 `json:"idp"`
-	// Passkey: neither, but they get a link to register a passkey.
+	// Passkey: neither, but a link to register a passkey.
 	Passkey int64 `json:"passkey"`
-	// Reset: nothing of these; an address to send a code to.
+	// Verify: a password or the link for a passkey, but an e-mail address that
+	// is not verified: a code from a mail comes first, then these serve.
+	Verify int64 `json:"verify"`
+	// Reset: none of these; an address that a code can be sent to, with which
+	// they set a password.
 	Reset int64 `json:"reset"`
 	// Blocked: inactive or locked, as they were at the source.
 	Blocked int64 `json:"blocked"`
 	// Cannot: no way in at all.
 	Cannot int64 `json:"cannot"`
 
-	// Unverified are those counted under Password or IDP whose e-mail address
-	// is not verified: they may have to enter a code from a mail as well.
-	Unverified int64 `json:"unverified"`
 	// ChangeRequired must set a new password at their first login.
 	ChangeRequired int64 `json:"changeRequired"`
 	// TOTP have a second factor.
@@ -67,29 +69,30 @@ func (f *Forecast) Add(c domain.ImportHuman) {
 	if c.TOTPSecret != "" {
 		f.TOTP++
 	}
+	// The rule of domain.Human: no provider vouches for the person, and the
+	// address is not known to be theirs or there is nothing to log in with.
+	way := usable || c.RequestPasskey
+	initial := c.Email.Mode == domain.VerifyByRule && len(c.IDPLinks) == 0 && (!c.Email.Verified || !way)
 	switch {
 	case c.State == domain.StateInactive || c.State == domain.StateLocked:
 		f.Blocked++
 		return
+	case c.Email.Address == "" && (initial || !way && len(c.IDPLinks) == 0):
+		f.Cannot++
+		return
+	case initial && way:
+		f.Verify++
 	case usable:
 		f.Password++
-		if c.ChangeRequired {
-			f.ChangeRequired++
-		}
 	case len(c.IDPLinks) > 0:
 		f.IDP++
 	case c.RequestPasskey:
 		f.Passkey++
-		return
-	case c.Email.Address != "":
-		f.Reset++
-		return
 	default:
-		f.Cannot++
-		return
+		f.Reset++
 	}
-	if !c.Email.Verified {
-		f.Unverified++
+	if usable && c.ChangeRequired {
+		f.ChangeRequired++
 	}
 }
 
@@ -137,7 +140,7 @@ func (f *Forecast) Merge(o Forecast) {
 	f.Reset += o.Reset
 	f.Blocked += o.Blocked
 	f.Cannot += o.Cannot
-	f.Unverified += o.Unverified
+	f.Verify += o.Verify
 	f.ChangeRequired += o.ChangeRequired
 	f.TOTP += o.TOTP
 	if f.Formats == nil {

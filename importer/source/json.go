@@ -509,6 +509,20 @@ func (v value) use() {
 	}
 }
 
+// carried says that a value was read, or all that is in it.
+func (v value) carried() bool {
+	n := v.node()
+	if n.used || n.kind < list || n.child == 0 {
+		return n.used
+	}
+	for e := range v.elements() {
+		if !e.carried() {
+			return false
+		}
+	}
+	return true
+}
+
 // set says that a moment is noted at all, as "verified at" columns do it.
 func (v value) set() bool {
 	s := v.str()

@@ -21,6 +21,8 @@ func convertKeycloak(w *row) error {
 	switch {
 	case !w.get("serviceAccountClientId").empty():
 		return w.skip("service account")
+	case w.get("realm").d != nil:
+		return w.skip("a realm's settings, without users")
 	case w.get("username").empty():
 		return w.skip("part of a user whose rest is in a user federation")
 	}
@@ -63,7 +65,7 @@ func convertKeycloak(w *row) error {
 		w.link(f.get("identityProvider").str(), f.get("userId").str(), f.get("userName").str())
 	}
 	for a := range attr.elements() {
-		if a.empty() || w.mappedElsewhere(a) || a.at(0).node().used {
+		if a.empty() || a.carried() {
 			continue
 		}
 		if a.kind() == list && a.at(1).d == nil {

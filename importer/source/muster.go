@@ -37,6 +37,8 @@ func badType(field, want string) *domain.Error {
 	return (&domain.Error{Kind: domain.KindInvalidArgument, ID: "SOURCE-Typ01", Message: "The value is not " + want}).OnField(field)
 }
 
+var errTwice = &domain.Error{Kind: domain.KindInvalidArgument, ID: "SOURCE-Dup01", Message: "The field occurs twice"}
+
 // field is a member of an object of the wire, with its path for errors.
 type field struct {
 	value
@@ -119,7 +121,7 @@ func fields(v value, prefix string, read func(f field) (known bool, err error)) 
 		}
 		for _, s := range seen[:n] {
 			if s == f.name {
-				return badType(f.path(), "there only once")
+				return errTwice.OnField(f.path())
 			}
 		}
 		if n < len(seen) {

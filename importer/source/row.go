@@ -100,7 +100,27 @@ func (w *row) mapped(field string) (value, bool) {
 	if !ok {
 		return value{}, false
 	}
-	return w.path(path), true
+	return w.reach(path), true
+}
+
+// reach follows an operator's path, from the record or, in a fixture, from its
+// fields.
+func (w *row) reach(path string) value {
+	root := w.r.doc.root()
+	if v := root.path(path); v.d != nil {
+		return v
+	}
+	return root.fixture().path(path)
+}
+
+// mapMetadata carries what the operator's mapping names. It comes before all
+// else, so that nothing is carried twice.
+func (w *row) mapMetadata() {
+	for path, key := range w.r.opts.Map.Metadata {
+		if v := w.reach(path); !v.empty() {
+			w.metadata(key, v.json())
+		}
+	}
 }
 
 // pick returns the first of the candidates that is not blank, trimmed, for a
@@ -224,6 +244,11 @@ func (w *row) link(provider, externalID, display string) {
 		config = provider
 		tally(w.r.losses.providers, provider)
 	}
+	w.linkTo(config, externalID, display)
+}
+
+// linkTo is link with an id that is already ours.
+func (w *row) linkTo(config, externalID, display string) {
 	c := w.cmd()
 	for _, l := range c.IDPLinks {
 		if l.ConfigID == config && l.ExternalUserID == externalID {
@@ -245,14 +270,11 @@ func (w *row) metadata(key string, val []byte) {
 // prefix.
 func (w *row) members(v value, prefix string) {
 	for m := range v.elements() {
-		if !m.empty() && !w.mappedElsewhere(m) {
+		if !m.empty() && !m.carried() {
 			w.metadata(prefix+m.key(), m.json())
 		}
 	}
 }
-
-// mappedElsewhere says that the operator's mapping has read a value already.
-func (w *row) mappedElsewhere(v value) bool { return v.node().used }
 
 // inner parses a string that holds JSON, and gives any other value as it is.
 // Only one string of a row can be looked into at a time.
@@ -333,10 +355,11 @@ func (w *row) falsy(names ...string) {
 	}
 }
 
-// factor says that a second factor could not be taken.
+// factor says that a second factor could not be taken: the user has to set it
+// up again.
 func (w *row) factor(reason string) {
 	tally(w.r.losses.factors, reason)
-	w.warn("otpCode", reason+"; the user has to set the second factor up again")
+	w.warn("otpCode", reason)
 }
 
 // totp sets the secret, in base32 or as an otpauth URI, if authenticators here
@@ -402,11 +425,6 @@ func (w *row) sides(p Part, key string) ([][]string, error) {
 func (w *row) finish() {
 	c := w.cmd()
 	c.TrimNames, c.UserNameFallback, c.Silent = true, true, true
-	for path, key := range w.r.opts.Map.Metadata {
-		if v := w.path(path); !v.empty() {
-			w.metadata(key, v.json())
-		}
-	}
 	slices.SortStableFunc(c.Metadata, func(a, b domain.Metadata) int { return strings.Compare(a.Key, b.Key) })
 	if w.verified != nil {
 		c.Email.Verified = *w.verified && c.Email.Address != ""

@@ -65,7 +65,9 @@ type sideMark struct {
 	rank int64 // how many rows are before
 }
 
-func newSideTable(dir string) *sideTable { return &sideTable{memory: sideMemory, dir: dir} }
+func newSideTable(o Options) *sideTable {
+	return &sideTable{memory: cmp.Or(o.joinMemory, sideMemory), dir: o.TempDir}
+}
 
 // put adds a row.
 func (t *sideTable) put(key string, val []byte) error {

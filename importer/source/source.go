@@ -88,6 +88,7 @@ type part struct {
 // columns is how most parts are kept: under one key.
 func columns(key string, names ...string) part {
 	return part{func(v value, _ *losses) (keys, fields []string) {
+		v.get("id").use()
 		if k := v.get(key).str(); k != "" {
 			keys = append(keys, k)
 		}
@@ -163,6 +164,10 @@ type Options struct {
 	Now int64
 	// TempDir is for joins that do not fit into memory; empty: the system's.
 	TempDir string
+
+	// joinMemory is how many bytes a second file may take in memory; 0:
+	// sideMemory.
+	joinMemory int
 }
 
 // IDs says which source ids become user ids.
@@ -379,6 +384,10 @@ func (r *reader) convert(rec *Record) error {
 	if c, ok := r.current.(interface{ convert(*row) error }); ok {
 		convert = c.convert
 	}
+	wire := r.format == Muster || r.format == ZITADEL
+	if !wire {
+		rw.mapMetadata()
+	}
 	if err := convert(&rw); err != nil {
 		var bad *rowError
 		if !errors.As(err, &bad) {
@@ -392,7 +401,7 @@ func (r *reader) convert(rec *Record) error {
 		rec.Command, rec.Warnings = domain.ImportHuman{}, nil
 		return nil
 	}
-	if r.format != Muster && r.format != ZITADEL {
+	if !wire {
 		rw.finish()
 	}
 	r.losses.count(r.doc.root(), "")
@@ -405,7 +414,7 @@ func (r *reader) load(ctx context.Context) error {
 	for _, f := range r.others {
 		t := r.sides[f.part]
 		if t == nil {
-			t = newSideTable(r.opts.TempDir)
+			t = newSideTable(r.opts)
 			r.sides[f.part] = t
 		}
 		rs := r.open(f)

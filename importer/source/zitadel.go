@@ -98,19 +98,21 @@ func (z *zitadelRows) next(d *doc) (int64, error) {
 
 // top goes down to the list of organisations.
 func (z *zitadelRows) top() error {
+	prefix := ""
 	for _, names := range [2][]string{{"dataOrgs", "data_orgs", "dataOrgsv1", "data_orgsv1"}, {"orgs"}} {
 		if err := z.s.expect('{'); err != nil {
 			return err
 		}
-		if err := z.find(names); err != nil {
+		if err := z.find(names, prefix); err != nil {
 			return err
 		}
+		prefix = "dataOrgs."
 	}
 	return z.s.expect('[')
 }
 
 // find passes over members until one has one of the names.
-func (z *zitadelRows) find(names []string) error {
+func (z *zitadelRows) find(names []string, prefix string) error {
 	for begun := false; ; begun = true {
 		more, err := z.s.more(begun, '}')
 		if err != nil {
@@ -128,9 +130,36 @@ func (z *zitadelRows) find(names []string) error {
 				return nil
 			}
 		}
-		if key != "timeout" {
-			z.r.losses.add(key)
+		if err := z.lose(key, prefix); err != nil {
+			return err
 		}
+	}
+}
+
+// lose passes over a member that is not read. Of a list it counts each
+// element.
+func (z *zitadelRows) lose(key, prefix string) error {
+	if prefix == "" && key == "timeout" {
+		return z.s.skip()
+	}
+	path := prefix + name([]byte(key))
+	c, err := z.s.peek()
+	if err != nil {
+		return noEOF(err)
+	}
+	if c != '[' {
+		z.r.losses.add(path)
+		return z.s.skip()
+	}
+	if err := z.s.expect('['); err != nil {
+		return err
+	}
+	for begun := false; ; begun = true {
+		more, err := z.s.more(begun, ']')
+		if err != nil || !more {
+			return err
+		}
+		z.r.losses.add(path + "[]")
 		if err := z.s.skip(); err != nil {
 			return err
 		}
@@ -140,7 +169,7 @@ func (z *zitadelRows) find(names []string) error {
 // tail reads what is behind the list of organisations; the document must end
 // as it should, or it was cut off.
 func (z *zitadelRows) tail() error {
-	for range 2 {
+	for _, prefix := range []string{"dataOrgs.", ""} {
 		for {
 			more, err := z.s.more(true, '}')
 			if err != nil {
@@ -153,10 +182,7 @@ func (z *zitadelRows) tail() error {
 			if err != nil {
 				return err
 			}
-			if key != "timeout" {
-				z.r.losses.add(key)
-			}
-			if err := z.s.skip(); err != nil {
+			if err := z.lose(key, prefix); err != nil {
 				return err
 			}
 		}
@@ -174,7 +200,7 @@ func (z *zitadelRows) enter() error {
 	}
 	z.id, z.more = "", false
 	z.users = &spool{dir: z.r.opts.TempDir}
-	z.links, z.meta = newSideTable(z.r.opts.TempDir), newSideTable(z.r.opts.TempDir)
+	z.links, z.meta = newSideTable(z.r.opts), newSideTable(z.r.opts)
 	var d doc
 	for begun := false; ; begun = true {
 		more, err := z.s.more(begun, '}')
@@ -207,8 +233,7 @@ func (z *zitadelRows) enter() error {
 		case "userMetadata":
 			err = z.join(z.meta, partMetadata, keepUserMetadata)
 		default:
-			z.r.losses.add("dataOrgs.orgs[]." + name([]byte(key)))
-			err = z.s.skip()
+			err = z.lose(key, "dataOrgs.orgs[].")
 		}
 		if err != nil {
 			return err
@@ -364,7 +389,11 @@ func (z *zitadelRows) convert(w *row) error {
 	}
 	for _, b := range links {
 		f := unpack(b)
-		w.link(f[0], f[1], f[2])
+		config := f[0]
+		if to, ok := w.r.opts.Map.IDPs[config]; ok {
+			config = to
+		}
+		w.linkTo(config, f[1], f[2])
 	}
 	entries, err := z.meta.get(c.UserID)
 	if err != nil {
