@@ -137,6 +137,7 @@ func TestSealedPartHoldsWhatIsPersonal(t *testing.T) {
 		domain.TypeTOTPChecked:                  {"Step"},
 		domain.TypeOrganisationAdded:            {"Name"},
 		domain.TypeOrganisationRenamed:          {"Name"},
+		domain.TypePersonalDataRead:             {"What"},
 	}
 	var set func(v reflect.Value, prefix string) []string
 	set = func(v reflect.Value, prefix string) (names []string) {

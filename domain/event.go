@@ -262,3 +262,15 @@ type OrganisationDeactivated struct{}
 
 // OrganisationReactivated undoes OrganisationDeactivated.
 type OrganisationReactivated struct{}
+
+// AuditStream is where the service's operators leave their traces.
+const AuditStream = "$audit"
+
+// PersonalDataRead says that an operator was shown sealed payloads.
+type PersonalDataRead struct {
+	// What says which events, by position, stream and type.
+	What string
+	// By is who, as far as the operating system knows, and Reason what for.
+	// Personal.
+	By, Reason string
+}

@@ -43,6 +43,7 @@ var kinds = map[string]kind{
 	TypeUserErased:                   bare[UserErased](),
 	TypeOrganisationAdded:            fielded[OrganisationAdded](),
 	TypeOrganisationRenamed:          fielded[OrganisationRenamed](),
+	TypePersonalDataRead:             fielded[PersonalDataRead](),
 	TypeOrganisationDeactivated:      bare[OrganisationDeactivated](),
 	TypeOrganisationReactivated:      bare[OrganisationReactivated](),
 }
@@ -219,6 +220,15 @@ func (e *OrganisationRenamed) open(c *coder) {
 }
 
 func (*OrganisationRenamed) sealed(*coder) {}
+
+func (e *PersonalDataRead) open(c *coder) {
+	c.str(1, &e.What)
+}
+
+func (e *PersonalDataRead) sealed(c *coder) {
+	c.str(1, &e.By)
+	c.str(2, &e.Reason)
+}
 
 func (e *SentCode) open(c *coder) {
 	c.duration(1, &e.Lifetime)

@@ -45,6 +45,7 @@ const (
 	TypeOrganisationRenamed          = "OrganisationRenamed"
 	TypeOrganisationDeactivated      = "OrganisationDeactivated"
 	TypeOrganisationReactivated      = "OrganisationReactivated"
+	TypePersonalDataRead             = "PersonalDataRead"
 )
 
 // Type implements Event.
@@ -304,3 +305,9 @@ func (OrganisationReactivated) Type() string { return TypeOrganisationReactivate
 
 // Schema implements Event.
 func (OrganisationReactivated) Schema() int16 { return 1 }
+
+// Type implements Event.
+func (PersonalDataRead) Type() string { return TypePersonalDataRead }
+
+// Schema implements Event.
+func (PersonalDataRead) Schema() int16 { return 1 }

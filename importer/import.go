@@ -25,7 +25,7 @@ type Importer struct {
 	Store *eventstore.Store
 	// Passwords hashes plain passwords, a bounded number at a time.
 	Passwords *password.Pool
-	// Policy is what imports have to meet; its Recognise must be set.
+	// Policy is what imports have to meet.
 	Policy domain.Policy
 	// Now is the clock; nothing but times shown to people depends on it.
 	Now func() time.Time
@@ -53,15 +53,6 @@ type Outcome struct {
 	EmailCode, PhoneCode *domain.Code
 	// Warnings name what was accepted but is worth a look.
 	Warnings []domain.Warning
-}
-
-// Recognise is the password package's judgement in the domain's words.
-func Recognise(encoded string) (domain.HashFormat, error) {
-	f, err := password.Recognise(encoded)
-	if err != nil {
-		return domain.HashFormat{}, err
-	}
-	return domain.HashFormat{Name: f.Name, Weak: f.Weak()}, nil
 }
 
 var (

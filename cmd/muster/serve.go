@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-id/muster/consumers"
+	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/domain/password"
+	"github.com/muster-id/muster/eventstore"
+	"github.com/muster-id/muster/handlers"
+	"github.com/muster-id/muster/handlers/access"
+	"github.com/muster-id/muster/importer"
+	"github.com/muster-id/muster/projections"
+)
+
+type serveCmd struct {
+	Listen         string        `env:"MUSTER_LISTEN" default:":8080" help:"Address to listen on."`
+	PublicURL      string        `env:"MUSTER_PUBLIC_URL" placeholder:"URL" help:"What links begin with; unset: the scheme and host that a call arrived on."`
+	AdminToken     string        `env:"MUSTER_ADMIN_TOKEN" placeholder:"TOKEN" help:"The admin's token; unset: generated, kept in admin.token in the data folder."`
+	IDPConfigs     []string      `env:"MUSTER_IDP_CONFIGS" name:"idp-configs" placeholder:"ID" help:"Identity providers that links may name; unset: any."`
+	SMTPURL        string        `env:"MUSTER_SMTP_URL" name:"smtp-url" placeholder:"URL" help:"Mail server, smtp:// or smtps://; unset: mails are written to mail/ in the data folder."`
+	MailTemplates  string        `env:"MUSTER_MAIL_TEMPLATES" placeholder:"DIR" help:"Folder whose templates replace the built-in ones."`
+	MailRate       float64       `env:"MUSTER_MAIL_RATE" default:"20" help:"Most mails a second."`
+	TrustedProxies []string      `env:"MUSTER_TRUSTED_PROXIES" placeholder:"CIDR" help:"Proxies whose forwarding headers are believed."`
+	AllowedOrigins []string      `env:"MUSTER_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins that browsers may call from; * for any."`
+	RateLimit      float64       `env:"MUSTER_RATE_LIMIT" default:"0" help:"Most calls a second of one token; 0: no limit."`
+	Timeout        time.Duration `env:"MUSTER_TIMEOUT" default:"30s" help:"Longest time for one call."`
+	Grace          time.Duration `env:"MUSTER_GRACE" default:"10s" help:"How long a shutdown waits for calls under way."`
+	Hashers        int           `env:"MUSTER_HASHERS" default:"0" help:"Plain passwords hashed at a time; 0: one a processor."`
+}
+
+// Run starts everything in the order in which it depends on each other, and
+// ends it in the reverse order.
+func (c *serveCmd) Run(a *app) (err error) {
+	db, err := a.openDatabase(false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.stop()) }()
+	store, err := a.openStoreOn(db.url)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), c.Grace)
+		defer cancel()
+		err = errors.Join(err, store.Close(ctx))
+	}()
+
+	orgs := access.NewOrganisations(store, time.Now)
+	org, err := a.defaultOrg(store, orgs)
+	if err != nil {
+		return fmt.Errorf("the default organisation: %w", err)
+	}
+	token, tokenFile, err := a.adminToken(c.AdminToken)
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(a, "tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	address := localAddress(listener.Addr())
+
+	engine := projections.New(store, store.Pool(), projections.Models(), projections.Config{Logger: a.log})
+	tokens := access.NewTokens(store.Pool(), token, org, time.Now)
+	router, err := c.consumers(a, store, address)
+	if err != nil {
+		return err
+	}
+	handler, err := c.handler(a, store, engine, tokens, orgs)
+	if err != nil {
+		return err
+	}
+	server := handlers.NewHTTPServer(c.Listen, handler, a.log)
+
+	// Workers outlive the HTTP server, so that calls under way can still wait
+	// for what they have written to be seen.
+	workers, stopWorkers := context.WithCancel(context.WithoutCancel(a))
+	defer stopWorkers()
+	group, ctx := errgroup.WithContext(a)
+	group.Go(func() error { return engine.Run(workers) })
+	group.Go(func() error { return router.Run(workers) })
+	group.Go(func() error { tokens.Run(workers, 10*time.Second, a.log); return nil })
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		select {
+		case err := <-db.died:
+			return fmt.Errorf("PostgreSQL has ended: %w", err)
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		a.log.Info("shutting down")
+		grace, cancel := context.WithTimeout(context.Background(), c.Grace)
+		defer cancel()
+		err := server.Shutdown(grace)
+		if err != nil {
+			err = errors.Join(fmt.Errorf("calls were cut off: %w", err), server.Close())
+		}
+		err = errors.Join(err, router.Close())
+		stopWorkers()
+		return err
+	})
+	c.greet(a, db, address, tokenFile)
+	return group.Wait()
+}
+
+// handler wires what the HTTP server serves.
+func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.Engine, tokens *access.Tokens, orgs *access.Organisations) (http.Handler, error) {
+	proxies := make([]netip.Prefix, 0, len(c.TrustedProxies))
+	for _, s := range c.TrustedProxies {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("a trusted proxy: %w", err)
+		}
+		proxies = append(proxies, p)
+	}
+	policy := domain.DefaultPolicy()
+	if len(c.IDPConfigs) > 0 {
+		policy.IDPConfigs = c.IDPConfigs
+	}
+	registry := prometheus.NewRegistry()
+	calls := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "muster_http_request_seconds",
+		Help:    "How long requests took, by route and status.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+	}, []string{"route", "status"})
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), engine, calls)
+
+	return handlers.New(handlers.Deps{
+		Store: store,
+		Importer: &importer.Importer{
+			Store:     store,
+			Passwords: password.NewPool(c.Hashers, rand.Reader),
+			Policy:    policy,
+			Now:       time.Now,
+			Rand:      rand.Reader,
+		},
+		Projections:    engine,
+		Tokens:         tokens,
+		Organisations:  orgs,
+		Log:            a.log,
+		Timeout:        c.Timeout,
+		PublicURL:      c.PublicURL,
+		TrustedProxies: proxies,
+		AllowedOrigins: c.AllowedOrigins,
+		Rate:           c.RateLimit,
+		Burst:          max(1, int(2*c.RateLimit)),
+		Ready: func(ctx context.Context) error {
+			_, err := store.Head(ctx)
+			return errors.Join(err, engine.Ready())
+		},
+		Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		Observe: func(route string, status int, took time.Duration) {
+			calls.WithLabelValues(route, fmt.Sprint(status)).Observe(took.Seconds())
+		},
+	}), nil
+}
+
+// consumers wires what acts on events outside the database.
+func (c *serveCmd) consumers(a *app, store *eventstore.Store, address string) (*message.Router, error) {
+	origin := c.PublicURL
+	if origin == "" {
+		origin = address
+	}
+	mail, err := consumers.NewMail(store, consumers.MailConfig{
+		URL:       c.SMTPURL,
+		Folder:    filepath.Join(a.cfg.DataDir, "mail"),
+		Origin:    origin,
+		Templates: c.MailTemplates,
+		PerSecond: c.MailRate,
+		Log:       a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	subscriber, err := consumers.NewSubscriber(store, mail.Subscription(consumers.Config{Log: a.log}))
+	if err != nil {
+		return nil, err
+	}
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: c.Grace}, watermill.NewSlogLogger(a.log.With("part", "consumers")))
+	if err != nil {
+		return nil, err
+	}
+	router.AddConsumerHandler("mail", consumers.MailConsumer, subscriber, mail.Handle)
+	return router, nil
+}
+
+// localAddress is how a person on this machine reaches the listener.
+func localAddress(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return "http://" + addr.String()
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && (ip.IsUnspecified() || ip.IsLoopback()) {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// greet tells a person what to do next.
+func (c *serveCmd) greet(a *app, db *database, address, tokenFile string) {
+	mail := "mails are written to " + filepath.Join(a.cfg.DataDir, "mail") + " (MUSTER_SMTP_URL is not set)"
+	if c.SMTPURL != "" {
+		mail = "mails go to MUSTER_SMTP_URL"
+	}
+	token, said := "$MUSTER_ADMIN_TOKEN", "the admin token is MUSTER_ADMIN_TOKEN"
+	if tokenFile != "" {
+		token, said = "$(cat "+tokenFile+")", "the admin token is in "+tokenFile
+	}
+	fmt.Fprintf(a.out, `
+muster listens on %s
+database: %s
+%s
+%s
+
+Take a person in:
+
+curl -sS %s/management/v1/users/human/_import \
+  -H "Authorization: Bearer %s" \
+  -d '{"userName":"minnie","profile":{"firstName":"Minnie","lastName":"Mouse"},"email":{"email":"minnie@example.com","isEmailVerified":true},"hashedPassword":{"value":"$2y$12$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o.jFh817Z6lwm"}}'
+
+`, address, db.where, said, mail, address, token)
+}
