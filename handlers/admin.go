@@ -114,6 +114,7 @@ func (s *server) importOrg(ctx context.Context, org *adminv1.DataOrg, res *admin
 			}
 			continue
 		}
+		extras[u.GetUserId()] = &extra{} // an item with the same id is not to bring them again
 		done.HumanUserIds = append(done.HumanUserIds, user)
 		for _, m := range x.metadata {
 			done.UserMetadata = append(done.UserMetadata, &adminv1.ImportDataSuccessUserMetadata{UserId: user, Key: m.Key})

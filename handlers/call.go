@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -104,7 +105,12 @@ func (s *server) guarded(e echo.Context, next echo.HandlerFunc) (err error) {
 	if !isGRPC(r) { // the RPC library bounds messages by itself
 		r.Body = http.MaxBytesReader(e.Response(), r.Body, int64(s.deps.MaxBody))
 	}
-	return next(e)
+	err = next(e)
+	if (errors.Is(err, echo.ErrNotFound) || errors.Is(err, echo.ErrMethodNotAllowed)) && isRPC(r) {
+		s.unimplemented.ServeHTTP(e.Response(), r)
+		return nil
+	}
+	return err
 }
 
 // logAccess writes one line. It has the route instead of the path, which holds

@@ -97,10 +97,14 @@ func asError(err error) *domain.Error {
 	return domain.AsError(err)
 }
 
-// statusOf is the HTTP status of a failure. The contract has one exception to
-// the kinds: a repeated idempotency key with another request.
+// statusOf is the HTTP status of a failure. The contract has two exceptions to
+// the kinds: a method that the path does not have, and an idempotency key that
+// is repeated with another request.
 func statusOf(e *domain.Error) int {
-	if e.ID == errIdempotency.ID {
+	switch {
+	case e == errMethod:
+		return http.StatusMethodNotAllowed
+	case e.ID == errIdempotency.ID:
 		return http.StatusUnprocessableEntity
 	}
 	if s, ok := httpStatus[e.Kind]; ok {

@@ -54,6 +54,7 @@ const example = `{
 }`
 
 func TestTheDocumentationPagesExample(t *testing.T) {
+	t.Parallel()
 	s := start(t, nil)
 	before := time.Now().Add(-time.Minute)
 	a := s.rest(t, "POST", importPath, example)
@@ -320,6 +321,7 @@ func importCases() []importCase {
 // TestImportOverEveryProtocol runs every case over REST, gRPC, gRPC-Web and
 // Connect, on the RPC's path and, for gRPC's content types, on the REST URL.
 func TestImportOverEveryProtocol(t *testing.T) {
+	t.Parallel()
 	s := start(t, nil)
 	check := func(t *testing.T, c importCase, a answer, sequence string) {
 		t.Helper()

@@ -81,6 +81,8 @@ type server struct {
 	echo    *echo.Echo
 	limits  *limits
 	methods []protoreflect.MethodDescriptor
+	// unimplemented answers the methods that there are not.
+	unimplemented http.Handler
 }
 
 // New returns the service's handler.
@@ -153,8 +155,7 @@ func (s *server) answerError(err error, e echo.Context) {
 	writeError(e.Response(), s.failure(ctx, callOf(ctx), err))
 }
 
-// serveRPCTools serves reflection and health for grpcurl and its like, and
-// answers every method that there is not.
+// serveRPCTools serves reflection and health for grpcurl and its like.
 func (s *server) serveRPCTools() {
 	names := map[string]bool{}
 	var services []string
@@ -171,19 +172,17 @@ func (s *server) serveRPCTools() {
 	mount(grpcreflect.NewHandlerV1(reflector))
 	mount(grpcreflect.NewHandlerV1Alpha(reflector))
 
-	unimplemented := connect.NewUnaryHandler("/", func(context.Context, *connect.Request[emptypb.Empty]) (*connect.Response[emptypb.Empty], error) {
+	s.unimplemented = connect.NewUnaryHandler("/", func(context.Context, *connect.Request[emptypb.Empty]) (*connect.Response[emptypb.Empty], error) {
 		return nil, connectError(errUnimplemented)
 	}, s.rpcOptions()...)
-	s.echo.RouteNotFound("/*", func(e echo.Context) error {
-		r := e.Request()
-		service, method, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-		known := ok && strings.Contains(service, ".") && method != "" && !strings.Contains(method, "/")
-		if r.Method == http.MethodPost && (known || isGRPC(r)) {
-			unimplemented.ServeHTTP(e.Response(), r)
-			return nil
-		}
-		return errNotFound
-	})
+}
+
+// isRPC reports whether a request that no route has taken was meant for a
+// method: its path names one, or it speaks gRPC.
+func isRPC(r *http.Request) bool {
+	service, method, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	named := ok && strings.Contains(service, ".") && method != "" && !strings.Contains(method, "/")
+	return r.Method == http.MethodPost && (named || isGRPC(r))
 }
 
 // health answers grpc.health.v1.

@@ -9,6 +9,7 @@
 package adminv1
 
 import (
+	_ "github.com/envoyproxy/protoc-gen-validate/validate"
 	v12 "github.com/muster-id/muster/proto/zitadel/idp/v1"
 	v1 "github.com/muster-id/muster/proto/zitadel/management/v1"
 	v11 "github.com/muster-id/muster/proto/zitadel/v1/v1"
@@ -125,10 +126,11 @@ func (x *ImportDataOrg) GetOrgs() []*DataOrg {
 }
 
 type DataOrg struct {
-	state         protoimpl.MessageState       `protogen:"open.v1"`
-	OrgId         string                       `protobuf:"bytes,1,opt,name=org_id,json=orgId,proto3" json:"org_id,omitempty"`
-	Org           *v1.AddOrgRequest            `protobuf:"bytes,3,opt,name=org,proto3" json:"org,omitempty"`
-	HumanUsers    []*v11.DataHumanUser         `protobuf:"bytes,14,rep,name=human_users,json=humanUsers,proto3" json:"human_users,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	OrgId      string                 `protobuf:"bytes,1,opt,name=org_id,json=orgId,proto3" json:"org_id,omitempty"`
+	Org        *v1.AddOrgRequest      `protobuf:"bytes,3,opt,name=org,proto3" json:"org,omitempty"`
+	HumanUsers []*v11.DataHumanUser   `protobuf:"bytes,14,rep,name=human_users,json=humanUsers,proto3" json:"human_users,omitempty"`
+	// Not imported; each is reported as an error.
 	UserGrants    []*v1.AddUserGrantRequest    `protobuf:"bytes,19,rep,name=user_grants,json=userGrants,proto3" json:"user_grants,omitempty"`
 	UserMetadata  []*v1.SetUserMetadataRequest `protobuf:"bytes,23,rep,name=user_metadata,json=userMetadata,proto3" json:"user_metadata,omitempty"`
 	UserLinks     []*v12.IDPUserLink           `protobuf:"bytes,33,rep,name=user_links,json=userLinks,proto3" json:"user_links,omitempty"`
@@ -557,20 +559,22 @@ var File_zitadel_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_zitadel_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1czitadel/admin/v1/admin.proto\x12\x10zitadel.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x18zitadel/idp/v1/idp.proto\x1a&zitadel/management/v1/management.proto\x1a\x18zitadel/v1/v1/data.proto\"q\n" +
+	"\x1czitadel/admin/v1/admin.proto\x12\x10zitadel.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17validate/validate.proto\x1a\x18zitadel/idp/v1/idp.proto\x1a&zitadel/management/v1/management.proto\x1a\x18zitadel/v1/v1/data.proto\"q\n" +
 	"\x11ImportDataRequest\x12<\n" +
 	"\tdata_orgs\x18\x01 \x01(\v2\x1f.zitadel.admin.v1.ImportDataOrgR\bdataOrgs\x12\x18\n" +
 	"\atimeout\x18\t \x01(\tR\atimeoutJ\x04\b\x02\x10\t\">\n" +
 	"\rImportDataOrg\x12-\n" +
-	"\x04orgs\x18\x01 \x03(\v2\x19.zitadel.admin.v1.DataOrgR\x04orgs\"\xf4\x02\n" +
+	"\x04orgs\x18\x01 \x03(\v2\x19.zitadel.admin.v1.DataOrgR\x04orgs\"\x92\x03\n" +
 	"\aDataOrg\x12\x15\n" +
 	"\x06org_id\x18\x01 \x01(\tR\x05orgId\x126\n" +
 	"\x03org\x18\x03 \x01(\v2$.zitadel.management.v1.AddOrgRequestR\x03org\x12=\n" +
 	"\vhuman_users\x18\x0e \x03(\v2\x1c.zitadel.v1.v1.DataHumanUserR\n" +
-	"humanUsers\x12K\n" +
-	"\vuser_grants\x18\x13 \x03(\v2*.zitadel.management.v1.AddUserGrantRequestR\n" +
-	"userGrants\x12R\n" +
-	"\ruser_metadata\x18\x17 \x03(\v2-.zitadel.management.v1.SetUserMetadataRequestR\fuserMetadata\x12:\n" +
+	"humanUsers\x12Z\n" +
+	"\vuser_grants\x18\x13 \x03(\v2*.zitadel.management.v1.AddUserGrantRequestB\r\xfaB\n" +
+	"\x92\x01\a\"\x05\x8a\x01\x02\b\x01R\n" +
+	"userGrants\x12a\n" +
+	"\ruser_metadata\x18\x17 \x03(\v2-.zitadel.management.v1.SetUserMetadataRequestB\r\xfaB\n" +
+	"\x92\x01\a\"\x05\x8a\x01\x02\b\x01R\fuserMetadata\x12:\n" +
 	"\n" +
 	"user_links\x18! \x03(\v2\x1b.zitadel.idp.v1.IDPUserLinkR\tuserLinks\"\x8e\x01\n" +
 	"\x12ImportDataResponse\x129\n" +

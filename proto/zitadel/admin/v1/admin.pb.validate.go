@@ -391,68 +391,14 @@ func (m *DataOrg) validate(all bool) error {
 	for idx, item := range m.GetUserGrants() {
 		_, _ = idx, item
 
-		if all {
-			switch v := interface{}(item).(type) {
-			case interface{ ValidateAll() error }:
-				if err := v.ValidateAll(); err != nil {
-					errors = append(errors, DataOrgValidationError{
-						field:  fmt.Sprintf("UserGrants[%v]", idx),
-						reason: "embedded message failed validation",
-						cause:  err,
-					})
-				}
-			case interface{ Validate() error }:
-				if err := v.Validate(); err != nil {
-					errors = append(errors, DataOrgValidationError{
-						field:  fmt.Sprintf("UserGrants[%v]", idx),
-						reason: "embedded message failed validation",
-						cause:  err,
-					})
-				}
-			}
-		} else if v, ok := interface{}(item).(interface{ Validate() error }); ok {
-			if err := v.Validate(); err != nil {
-				return DataOrgValidationError{
-					field:  fmt.Sprintf("UserGrants[%v]", idx),
-					reason: "embedded message failed validation",
-					cause:  err,
-				}
-			}
-		}
+		// skipping validation for user_grants
 
 	}
 
 	for idx, item := range m.GetUserMetadata() {
 		_, _ = idx, item
 
-		if all {
-			switch v := interface{}(item).(type) {
-			case interface{ ValidateAll() error }:
-				if err := v.ValidateAll(); err != nil {
-					errors = append(errors, DataOrgValidationError{
-						field:  fmt.Sprintf("UserMetadata[%v]", idx),
-						reason: "embedded message failed validation",
-						cause:  err,
-					})
-				}
-			case interface{ Validate() error }:
-				if err := v.Validate(); err != nil {
-					errors = append(errors, DataOrgValidationError{
-						field:  fmt.Sprintf("UserMetadata[%v]", idx),
-						reason: "embedded message failed validation",
-						cause:  err,
-					})
-				}
-			}
-		} else if v, ok := interface{}(item).(interface{ Validate() error }); ok {
-			if err := v.Validate(); err != nil {
-				return DataOrgValidationError{
-					field:  fmt.Sprintf("UserMetadata[%v]", idx),
-					reason: "embedded message failed validation",
-					cause:  err,
-				}
-			}
-		}
+		// skipping validation for user_metadata
 
 	}
 

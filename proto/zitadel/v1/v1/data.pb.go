@@ -9,6 +9,7 @@
 package datav1
 
 import (
+	_ "github.com/envoyproxy/protoc-gen-validate/validate"
 	v1 "github.com/muster-id/muster/proto/zitadel/management/v1"
 	v11 "github.com/muster-id/muster/proto/zitadel/user/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
@@ -27,8 +28,9 @@ const (
 
 // DataHumanUser is a person with the id that it shall have.
 type DataHumanUser struct {
-	state         protoimpl.MessageState     `protogen:"open.v1"`
-	UserId        string                     `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Judged when its turn comes: one bad user does not fail the document.
 	User          *v1.ImportHumanUserRequest `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	State         v11.UserState              `protobuf:"varint,3,opt,name=state,proto3,enum=zitadel.user.v1.UserState" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -90,10 +92,10 @@ var File_zitadel_v1_v1_data_proto protoreflect.FileDescriptor
 
 const file_zitadel_v1_v1_data_proto_rawDesc = "" +
 	"\n" +
-	"\x18zitadel/v1/v1/data.proto\x12\rzitadel.v1.v1\x1a&zitadel/management/v1/management.proto\x1a\x1azitadel/user/v1/user.proto\"\x9d\x01\n" +
+	"\x18zitadel/v1/v1/data.proto\x12\rzitadel.v1.v1\x1a\x17validate/validate.proto\x1a&zitadel/management/v1/management.proto\x1a\x1azitadel/user/v1/user.proto\"\xa7\x01\n" +
 	"\rDataHumanUser\x12\x17\n" +
-	"\auser_id\x18\x01 \x01(\tR\x06userId\x12A\n" +
-	"\x04user\x18\x02 \x01(\v2-.zitadel.management.v1.ImportHumanUserRequestR\x04user\x120\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12K\n" +
+	"\x04user\x18\x02 \x01(\v2-.zitadel.management.v1.ImportHumanUserRequestB\b\xfaB\x05\x8a\x01\x02\b\x01R\x04user\x120\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x1a.zitadel.user.v1.UserStateR\x05stateB8Z6github.com/muster-id/muster/proto/zitadel/v1/v1;datav1b\x06proto3"
 
 var (
