@@ -305,7 +305,7 @@ func TestChangeAddresses(t *testing.T) {
 
 func TestInitialization(t *testing.T) {
 	u := imported(t, noPassword, func(c *domain.ImportHuman) { c.Email.Verified = false })
-	soon, late := now.Add(time.Hour), now.Add(72*time.Hour)
+	soon, late := now.Add(time.Hour), now.Truncate(time.Microsecond).Add(72*time.Hour)
 	// Expired, to the microsecond; an expired code counts no guesses.
 	d, err := u.Initialize("INIT01", "", late)
 	expect(t, domain.ErrCodeInvalid, d, err)
