@@ -66,7 +66,7 @@ func (b *lockedBuffer) String() string {
 
 // start runs a service with two organisations, org-1 (the administrator's) and
 // org-2. change may adjust what it is made of.
-func start(t *testing.T, change func(*handlers.Deps)) *system {
+func start(t testing.TB, change func(*handlers.Deps)) *system {
 	t.Helper()
 	ctx := context.Background()
 	keys, err := eventstore.CreateKeyring(filepath.Join(t.TempDir(), "keys.json"))
@@ -169,7 +169,7 @@ func (a answer) id() string {
 
 // rest makes a REST call. Headers come in pairs; "Authorization" defaults to
 // the administrator's and is left out when given as "".
-func (s *system) rest(t *testing.T, method, path, body string, headers ...string) answer {
+func (s *system) rest(t testing.TB, method, path, body string, headers ...string) answer {
 	t.Helper()
 	req, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
 	if err != nil {
@@ -267,7 +267,7 @@ func rpc[Req, Resp any](t *testing.T, s *system, protocol int, procedure string,
 }
 
 // fromJSON reads a message as leniently as the service does.
-func fromJSON(t *testing.T, body string, m proto.Message) {
+func fromJSON(t testing.TB, body string, m proto.Message) {
 	t.Helper()
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal([]byte(body), m); err != nil {
 		t.Fatal(err)
