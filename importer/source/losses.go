@@ -79,6 +79,9 @@ func (l *losses) walk(v value) {
 	}
 	back := len(l.path)
 	for e := range v.elements() {
+		if e.node().used {
+			continue
+		}
 		if n.kind == list {
 			l.path = append(l.path, "[]"...)
 		} else {
