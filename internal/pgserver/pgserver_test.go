@@ -359,6 +359,10 @@ func TestOrphan(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("the orphan runs on")
 	}
+	log, err := os.ReadFile(s.logPath())
+	if err != nil || strings.Contains(string(log), "not properly shut down") {
+		t.Errorf("the orphan was not shut down in order: %v", err)
+	}
 	if got := query(t, s.URL(), `SELECT string_agg(n::text, ',' ORDER BY n) FROM t`); got != "7,8" {
 		t.Errorf("after the orphan: %q", got)
 	}
