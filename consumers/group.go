@@ -418,7 +418,7 @@ func (g *group) settle(ctx context.Context, l *lane, e *entry, a answer, f *Fail
 		}
 	case nacked:
 		if f.Outage {
-			g.shutGate()
+			g.shutGate(f)
 			if l.aside == nil {
 				g.ready = append([]*lane{l}, g.ready...)
 				g.mu.Unlock()
@@ -445,9 +445,12 @@ func (g *group) settle(ctx context.Context, l *lane, e *entry, a answer, f *Fail
 }
 
 // shutGate pauses all deliveries for a while. mu is held.
-func (g *group) shutGate() {
+func (g *group) shutGate(f *Failure) {
 	if g.shut {
 		return
+	}
+	if g.outages&(g.outages-1) == 0 { // the first, second, third, fifth, ninth … in a row
+		g.cfg.Log.Warn("a consumer's destination fails; trying again with backoff", "consumer", g.name, "class", f.Class, "failed", g.outages+1)
 	}
 	g.outages++
 	g.shut = true

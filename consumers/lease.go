@@ -106,28 +106,26 @@ func (g *group) leaseRound(ctx, deliver context.Context) error {
 
 	share := (ranges + others) / (others + 1) // rounded up
 	g.mu.Lock()
+	for _, s := range g.spans {
+		if len(g.spans) <= share {
+			break
+		}
+		g.retire(s, true)
+	}
+	g.mu.Unlock()
+	if err := g.giveBack(ctx); err != nil {
+		return err
+	}
+	g.mu.Lock()
 	have := len(g.spans)
-	busy := make([]int16, 0, have+len(g.retired))
+	busy := []int16{} // ranges whose old handlers are still at work here, too
 	for first := range g.spans {
 		busy = append(busy, first)
 	}
 	for s := range g.retired {
 		busy = append(busy, s.first)
 	}
-	for _, s := range g.spans {
-		if have <= share {
-			break
-		}
-		g.retire(s, true)
-		have--
-	}
 	g.mu.Unlock()
-	if have > share {
-		have = share
-	}
-	if err := g.giveBack(ctx); err != nil {
-		return err
-	}
 	if have < share {
 		return g.acquire(ctx, deliver, share-have, busy)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	netmail "net/mail"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -77,7 +78,8 @@ type Mail struct {
 	store     *eventstore.Store
 	cfg       MailConfig
 	transport transport
-	from      string
+	from      string // of the header: "Name <address>"
+	sender    string // of the envelope
 	domain    string // of Message-IDs
 	limit     *rate.Limiter
 	templates *templates
@@ -123,19 +125,13 @@ func NewMail(store *eventstore.Store, cfg MailConfig) (*Mail, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := m.sender(); err != nil {
+	sender, err := netmail.ParseAddress(m.from)
+	if err != nil {
 		return nil, errors.New("consumers: the mail's sender is not an address")
 	}
+	m.sender = sender.Address
 	m.templates, err = loadTemplates(cfg.Templates)
 	return m, err
-}
-
-func (m *Mail) sender() (string, error) {
-	msg := gomail.NewMsg()
-	if err := msg.From(m.from); err != nil {
-		return "", err
-	}
-	return msg.GetSender(false)
 }
 
 // Subscription returns base with what the handler needs: the events it knows,
@@ -207,11 +203,7 @@ func (m *Mail) Handle(msg *message.Message) error {
 	if err != nil {
 		return err
 	}
-	from, err := m.sender()
-	if err != nil {
-		return &Failure{Class: "sender_invalid", Outage: true}
-	}
-	err = m.transport.send(ctx, effect, from, u.Email, mail, func() error { return m.start(ctx, effect, ev.Stream) })
+	err = m.transport.send(ctx, effect, m.sender, u.Email, mail, func() error { return m.start(ctx, effect, ev.Stream) })
 	return m.conclude(ctx, effect, ev, err)
 }
 

@@ -1,0 +1,34 @@
+package consumers_test
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/muster-id/muster/consumers"
+)
+
+// BenchmarkCatchUp measures how fast a consumer goes through a log of 60,000
+// events, with a Watermill router and a handler that does nothing.
+func BenchmarkCatchUp(b *testing.B) {
+	store := openStore(b)
+	const events = 60_000
+	newUsers(b, store, events/3, 2)
+	for b.Loop() {
+		var n atomic.Int64
+		done := make(chan struct{})
+		began := time.Now()
+		name := "bench-" + time.Now().Format("150405.000000")
+		_, stop := consume(b, store, name, consumers.Config{}, func(*message.Message) error {
+			if n.Add(1) == events {
+				close(done)
+			}
+			return nil
+		})
+		<-done
+		b.ReportMetric(events/time.Since(began).Seconds(), "events/s")
+		stop()
+	}
+}
