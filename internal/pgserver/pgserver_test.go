@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,18 +34,27 @@ func TestMain(m *testing.M) {
 		fmt.Println(s.PID(), s.URL())
 		select {}
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if seedDir != "" {
+		_ = os.RemoveAll(seedDir)
+	}
+	os.Exit(code)
+}
+
+// parentDir is memory where there is enough of it: it spares the tests the disk.
+func parentDir() string {
+	const shm = "/dev/shm"
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(shm, &fs); err != nil || fs.Bavail*uint64(fs.Bsize) < 2<<30 {
+		return ""
+	}
+	return shm
 }
 
 // dataDir returns a folder that the server's user can pass through.
 func dataDir(t *testing.T) string {
 	t.Helper()
-	parent := "/dev/shm" // spares the tests the disk, where there is room
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(parent, &fs); err != nil || fs.Bavail*uint64(fs.Bsize) < 2<<30 {
-		parent = ""
-	}
-	dir, err := os.MkdirTemp(parent, "muster-pgserver-test-")
+	dir, err := os.MkdirTemp(parentDir(), "muster-pgserver-test-")
 	if err == nil {
 		err = os.Chmod(dir, 0o711)
 	}
@@ -57,6 +67,47 @@ func dataDir(t *testing.T) string {
 		}
 	})
 	return filepath.Join(dir, "data")
+}
+
+// seedDir is what seed leaves for TestMain to remove.
+var seedDir string
+
+// seed is a database that was made once, and shut down.
+var seed = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp(parentDir(), "muster-pgserver-seed-")
+	if err != nil {
+		return "", err
+	}
+	seedDir = dir
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return "", err
+	}
+	s, err := Start(context.Background(), Config{DataDir: filepath.Join(dir, "data"), Settings: quick})
+	if err != nil {
+		return "", err
+	}
+	return dir, s.Stop(context.Background())
+})
+
+// seeded returns a data folder with a database in it, for tests that are not
+// about the first start.
+func seeded(t *testing.T, inside ...string) string {
+	t.Helper()
+	from, err := seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(append([]string{dataDir(t)}, inside...)...)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", "-Rp", filepath.Join(from, "data"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v: %s", err, out)
+	}
+	if err := os.Remove(filepath.Join(dir, "postgres.port")); err != nil { // tests run side by side
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // quick spares the tests that are about something else the waiting for disks.
@@ -177,7 +228,7 @@ func TestLogHoldsNoValues(t *testing.T) {
 
 func TestRestartKeepsDataAndPort(t *testing.T) {
 	t.Parallel()
-	dir := dataDir(t)
+	dir := seeded(t)
 	s := start(t, Config{DataDir: dir, Settings: quick})
 	query(t, s.URL(), `CREATE TABLE t AS SELECT 7 AS n`)
 	first := s.URL()
@@ -211,7 +262,7 @@ func TestRestartKeepsDataAndPort(t *testing.T) {
 
 func TestSecondStartIsRefused(t *testing.T) {
 	t.Parallel()
-	dir := dataDir(t)
+	dir := seeded(t)
 	s := start(t, Config{DataDir: dir, Settings: quick})
 	_, err := Start(t.Context(), Config{DataDir: dir, Settings: quick})
 	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
@@ -243,7 +294,7 @@ func TestSecondStartIsRefused(t *testing.T) {
 // address with everything that was acknowledged.
 func TestServerKilled(t *testing.T) {
 	t.Parallel()
-	s := start(t, Config{DataDir: dataDir(t), Settings: quick, Restart: true})
+	s := start(t, Config{DataDir: seeded(t), Settings: quick, Restart: true})
 	query(t, s.URL(), `CREATE TABLE t (n integer)`)
 	for round := 1; round <= 2; round++ {
 		query(t, s.URL(), fmt.Sprintf(`INSERT INTO t VALUES (%d)`, round))
@@ -274,7 +325,7 @@ func TestServerKilled(t *testing.T) {
 
 func TestDeathIsReported(t *testing.T) {
 	t.Parallel()
-	s := start(t, Config{DataDir: dataDir(t), Settings: quick})
+	s := start(t, Config{DataDir: seeded(t), Settings: quick})
 	if err := syscall.Kill(s.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +363,7 @@ func service(t *testing.T, dir string) (*exec.Cmd, int, string) {
 
 func TestServiceKilled(t *testing.T) {
 	t.Parallel()
-	dir := dataDir(t)
+	dir := seeded(t)
 	cmd, pid, url := service(t, dir)
 	query(t, url, `CREATE TABLE t AS SELECT 7 AS n`)
 	if err := cmd.Process.Kill(); err != nil {
@@ -335,7 +386,7 @@ func TestServiceKilled(t *testing.T) {
 // service is killed: one is started behind our back, and goes on.
 func TestOrphan(t *testing.T) {
 	t.Parallel()
-	dir := dataDir(t)
+	dir := seeded(t)
 	s := start(t, Config{DataDir: dir, Settings: quick})
 	query(t, s.URL(), `CREATE TABLE t AS SELECT 7 AS n`)
 	stop(t, s)
@@ -372,7 +423,7 @@ func TestOrphan(t *testing.T) {
 // process of the server's own user, as happens in containers all the time.
 func TestStrangerInPidFile(t *testing.T) {
 	t.Parallel()
-	dir := dataDir(t)
+	dir := seeded(t)
 	s := start(t, Config{DataDir: dir, Settings: quick})
 	stop(t, s)
 	stranger := exec.Command("/bin/sleep", "60")
@@ -417,7 +468,7 @@ func TestHalfMadeClusterIsMadeAnew(t *testing.T) {
 // characters that parameters and patterns care about.
 func TestLongAndOddPath(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(dataDir(t), `a "b", [c]*`, strings.Repeat("long", 25))
+	dir := seeded(t, `a "b", [c]*`, strings.Repeat("long", 25))
 	s := start(t, Config{DataDir: dir, Settings: quick})
 	if len(s.socket) > 80 || strings.HasPrefix(s.socket, dir) {
 		t.Errorf("socket in %s", s.socket)
@@ -430,7 +481,7 @@ func TestLongAndOddPath(t *testing.T) {
 	}
 
 	// A comma would end the host in a connection string: the rest will do.
-	dir = filepath.Join(dataDir(t), `a "b" [c]*`)
+	dir = seeded(t, `a "b" [c]*`)
 	s = start(t, Config{DataDir: dir, Settings: quick})
 	if s.socket != s.data {
 		t.Errorf("socket in %s", s.socket)
@@ -569,7 +620,7 @@ func TestStartFailsClearly(t *testing.T) {
 
 func TestStopInTime(t *testing.T) {
 	t.Parallel()
-	s, err := Start(t.Context(), Config{DataDir: dataDir(t), Settings: quick})
+	s, err := Start(t.Context(), Config{DataDir: seeded(t), Settings: quick})
 	if err != nil {
 		t.Fatal(err)
 	}
