@@ -341,6 +341,34 @@ func TestExportComesBackAsItWas(t *testing.T) {
 	}
 }
 
+func TestExportHoldsAllThatCanMove(t *testing.T) {
+	want := domain.ImportHuman{
+		UserID: "u", UserName: "ada", ExternalID: "x", HashedPassword: bcrypt, ChangeRequired: true, TOTPSecret: secret,
+		Profile:  domain.Profile{FirstName: "Ada", LastName: "Lind", DisplayName: "Ada Lind", PreferredLanguage: "sv"},
+		Email:    domain.Email{Address: "ada@example.test", Verified: true},
+		Phone:    &domain.Phone{Number: "+46701234567", Verified: true},
+		IDPLinks: []domain.IDPLink{{ConfigID: "g", ExternalUserID: "1"}},
+		Metadata: []domain.Metadata{{Key: "a", Value: []byte{0, 255}}, {Key: "b", Value: []byte("x")}},
+		State:    domain.StateLocked,
+	}
+	u := domain.NewUser("u", "org",
+		domain.HumanAdded{UserName: "ada", Profile: want.Profile, Email: "ada@example.test", Phone: "+46701234567", ExternalID: "x"},
+		domain.EmailVerified{}, domain.PhoneVerified{}, domain.PasswordSet{Hash: bcrypt, ChangeRequired: true},
+		domain.TOTPAdded{Secret: secret}, domain.IDPLinked(want.IDPLinks[0]),
+		domain.MetadataSet{Entries: []domain.Metadata{want.Metadata[1], want.Metadata[0]}}, domain.UserLocked{})
+	line, err := AppendLine(nil, FromUser(u))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseLine(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestParseLineNamesTheField(t *testing.T) {
 	for line, field := range map[string]string{
 		`{"userName":1}`:                             "userName",

@@ -2,6 +2,8 @@ package source
 
 import (
 	"encoding/base64"
+	"maps"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/muster-id/muster/domain"
@@ -79,6 +81,29 @@ func AppendLine(dst []byte, c domain.ImportHuman) ([]byte, error) {
 	w.text("externalId", c.ExternalID)
 	w.shut('}')
 	return append(w.b, '\n'), nil
+}
+
+// FromUser is the command that would make a user as it is now, in another
+// place: its id, names, addresses, hash, TOTP secret, links, metadata and state.
+// What cannot move is left out: passkeys, which are bound to the address of the
+// login page, pending codes, and counts of failures.
+//
+// A hash that was made with a project's secret (Firebase, a pepper) only names
+// that secret; whoever takes the user in needs it as well.
+func FromUser(u *domain.User) domain.ImportHuman {
+	c := domain.ImportHuman{
+		UserID: u.ID, UserName: u.UserName, Profile: u.Profile, ExternalID: u.ExternalID,
+		Email:          domain.Email{Address: u.Email, Verified: u.EmailVerified},
+		HashedPassword: u.PasswordHash, ChangeRequired: u.ChangeRequired && u.HasPassword,
+		TOTPSecret: u.TOTPSecret, IDPLinks: slices.Clone(u.IDPLinks), State: u.State,
+	}
+	if u.Phone != "" {
+		c.Phone = &domain.Phone{Number: u.Phone, Verified: u.PhoneVerified}
+	}
+	for _, key := range slices.Sorted(maps.Keys(u.Metadata)) {
+		c.Metadata = append(c.Metadata, domain.Metadata{Key: key, Value: u.Metadata[key]})
+	}
+	return c
 }
 
 // lineWriter writes JSON; a comma goes in front of all but the first.

@@ -70,7 +70,7 @@ func (r *reader) open(f *file) rows {
 	case r.format == LDIF:
 		return &ldifReader{r: f.r}
 	case jsonLooking(f.head()):
-		if linewise(f.head()) {
+		if linewise(f.head()) && !r.spec.wraps(f.head()) {
 			return &lineRows{r: f.r}
 		}
 		return &docRows{s: jsonStream{f.r}, r: r}
@@ -100,6 +100,13 @@ func linewise(head []byte) bool {
 	}
 	// One object alone may be a document as well.
 	return len(bytes.TrimSpace(rest)) > 0
+}
+
+// wraps says that the first object holds a list of rows: a page of several, one
+// a line, is still a document.
+func (s *spec) wraps(head []byte) bool {
+	names, _ := firstNames(head)
+	return slices.ContainsFunc(s.wrappers, func(w string) bool { return names[w] })
 }
 
 // lineRows reads NDJSON.

@@ -213,6 +213,11 @@ type Reader interface {
 	// what is wrong with one row only is in Record.Err. The record's slices
 	// are the caller's.
 	Next(ctx context.Context) (Record, error)
+	// Secrets are the project's secrets that the hashes of the rows so far
+	// refer to: those of the options, and keys that came within rows. They have
+	// to be kept before a row that needs them is imported; when there are more
+	// of them than before, Next has just met one.
+	Secrets() password.Secrets
 	// Losses returns what was not carried so far. After Next returned io.EOF
 	// it is complete.
 	Losses() Losses
@@ -473,6 +478,8 @@ func (r *reader) leftover() {
 		}
 	}
 }
+
+func (r *reader) Secrets() password.Secrets { return r.opts.Secrets }
 
 func (r *reader) Losses() Losses { return r.losses.report() }
 

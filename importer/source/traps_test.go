@@ -262,6 +262,9 @@ func TestFirebaseKeyInARowMovesIntoTheSecrets(t *testing.T) {
 	if ok, err := password.Verify(context.Background(), r.Command.HashedPassword, plain, opts.Secrets); !ok || err != nil {
 		t.Error(ok, err)
 	}
+	if len(opts.Secrets) != 1 {
+		t.Error(len(opts.Secrets))
+	}
 }
 
 func TestFirebaseWithoutParametersCountsTheHashes(t *testing.T) {
@@ -614,6 +617,21 @@ func TestInputsAreUnwrapped(t *testing.T) {
 	for name, b := range map[string][]byte{"plain": []byte(s), "gzip": gz.Bytes(), "zstd": zs.Bytes(), "mark": []byte("\ufeff" + s), "utf-16": utf16} {
 		cs := commands(t, []Input{{Name: name, R: bytes.NewReader(b)}}, Options{})
 		if len(cs) != 1 || cs[0].UserName != "Åda" {
+			t.Errorf("%s: %+v", name, cs)
+		}
+	}
+}
+
+// A list, a document, objects a line, and objects that run over lines hold the
+// same rows.
+func TestShapesOfJSON(t *testing.T) {
+	a, b := strings.TrimSpace(auth0User(1)), strings.TrimSpace(auth0User(2))
+	for name, in := range map[string]string{
+		"lines": a + "\n" + b, "list": "[" + a + ",\n " + b + "]", "document": `{"start":0,"users":[` + a + `,` + b + `],"total":2}`,
+		"pages": `{"users":[` + a + `]}` + "\n" + `{"users":[` + b + `]}` + "\n", "over lines": strings.ReplaceAll(a, ",", ",\n") + b,
+	} {
+		cs := commands(t, one(in), Options{})
+		if len(cs) != 2 || cs[1].UserName != "user2" || len(cs[1].IDPLinks) != 1 {
 			t.Errorf("%s: %+v", name, cs)
 		}
 	}
