@@ -95,8 +95,8 @@ func (s *session) renew(ctx context.Context) error {
 
 // batch is a stretch of the log, ready to be applied.
 type batch struct {
-	through eventstore.Position
-	facts   []fact
+	after, through eventstore.Position
+	facts          []fact
 }
 
 // linger is how long a session whose model looks at few types waits before it
@@ -115,7 +115,7 @@ func (s *session) read(ctx context.Context, after, upTo eventstore.Position) (*b
 		return nil, nil
 	}
 	facts, err := s.e.prepare(ctx, s.m, page.Events)
-	return &batch{through: page.Through, facts: facts}, err
+	return &batch{after: after, through: page.Through, facts: facts}, err
 }
 
 // prepare opens and decodes what a model wants of some events. What fails for
@@ -212,7 +212,7 @@ func (s *session) tryCommit(ctx context.Context, b *batch, isolate bool) error {
 	name := s.m.Name()
 	var failures []failure
 	err := pgx.BeginTxFunc(ctx, s.e.pool, pgx.TxOptions{BeginQuery: beginCached}, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, sqlAdvance, name, s.version, int64(s.cp.Position), int64(b.through), s.token, s.cp.Epoch, s.e.cfg.Lease.Seconds())
+		tag, err := tx.Exec(ctx, sqlAdvance, name, s.version, int64(b.after), int64(b.through), s.token, s.cp.Epoch, s.e.cfg.Lease.Seconds())
 		switch {
 		case err != nil:
 			return fmt.Errorf("projections: moving a checkpoint: %w", err)

@@ -1,0 +1,343 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/eventstore"
+)
+
+// P1: whatever breaks off a batch, rows and checkpoint stay together.
+func TestRowsAndCheckpointChangeTogether(t *testing.T) {
+	w := newWorld(t, users)
+	ctx := t.Context()
+	if _, err := w.ensure(ctx, users); err != nil {
+		t.Fatal(err)
+	}
+	s, err := w.acquire(ctx, users, 1, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := func() (rows, position int64) {
+		t.Helper()
+		err := w.pool.QueryRow(ctx, `SELECT (SELECT count(*) FROM read_models.users_v1), position FROM projections WHERE name = 'users'`).Scan(&rows, &position)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rows, position
+	}
+	for i := range 3 {
+		w.do(t, userID(i), "org1", person(i)...)
+	}
+	b, err := s.read(ctx, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Break the transaction behind the checkpoint, and behind the rows.
+	for _, table := range []string{"users_v1", "users_v1_counts"} {
+		broken := []string{"ALTER TABLE read_models." + table + " RENAME TO away", "ALTER TABLE read_models.away RENAME TO " + table}
+		if _, err := w.pool.Exec(ctx, broken[0]); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.commit(ctx, b); err == nil {
+			t.Fatal("the batch went through without its table")
+		}
+		if _, err := w.pool.Exec(ctx, broken[1]); err != nil {
+			t.Fatal(err)
+		}
+		if rows, position := state(); rows != 0 || position != 0 {
+			t.Fatalf("without %s: %d rows at position %d", table, rows, position)
+		}
+	}
+	if err := s.commit(ctx, b); err != nil {
+		t.Fatal(err)
+	}
+	if rows, position := state(); rows != 3 || position != 12 {
+		t.Fatalf("%d rows at position %d", rows, position)
+	}
+	if err := s.commit(ctx, b); !errors.Is(err, errFenced) {
+		t.Fatalf("the same batch again: %v", err)
+	}
+}
+
+// Connections are cut at random moments while users come and change; nothing
+// is applied twice or passed over.
+func TestSurvivesCutConnections(t *testing.T) {
+	w := newWorld(t, users, idpLinks)
+	run(t, w.Engine)
+	ctx, cancel := context.WithCancel(t.Context())
+	var cutter sync.WaitGroup
+	cutter.Go(func() {
+		for sleep(ctx, 40*time.Millisecond) == nil {
+			// Only the projection's transactions: the store's own recovery is
+			// tested where it lives.
+			_, _ = w.pool.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+				WHERE datname = current_database() AND pid <> pg_backend_pid() AND query ~ 'read_models|UPDATE projections' AND query !~ 'pg_stat'`)
+		}
+	})
+	for i := range 400 {
+		w.do(t, userID(i), "org1", person(i)...)
+		if i%3 == 0 {
+			w.do(t, userID(i/2), "org1", domain.UserLocked{}, domain.IDPLinked{ConfigID: "c", ExternalUserID: fmt.Sprint(i)})
+		}
+	}
+	cancel()
+	cutter.Wait()
+	w.settle(t, "users", "idp_links")
+	w.sound(t, "users")
+	w.sound(t, "idp_links")
+}
+
+// An event that nobody can read stops its stream and delays no other; once it
+// can be read the stream goes on as if nothing had been.
+func TestPoisonStopsOneStream(t *testing.T) {
+	w := newWorld(t, users)
+	stop := run(t, w.Engine)
+	w.do(t, userID(1), "org1", person(1)...)
+	// A later program's event, in the middle of a batch with others.
+	_, err := w.store.Append(t.Context(), eventstore.Append{Stream: userID(1), Org: "org1", Actor: "a", Expected: eventstore.Any, At: epochTime,
+		Events: []eventstore.NewEvent{{Type: "UserPromoted", Schema: 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.do(t, userID(1), "org1", domain.UserLocked{})
+	// A row that the database refuses: only its own stream stops.
+	w.do(t, userID(2), "org1", person(2)...)
+	w.do(t, userID(2), "org1", domain.UsernameChanged{UserName: "nul\x00"})
+	for i := 3; i < 40; i++ {
+		w.do(t, userID(i), "org1", person(i)...)
+	}
+	w.settle(t, "users")
+	for i := 3; i < 40; i++ {
+		if _, _, err := w.UserByLoginName(t.Context(), InOrg("org1"), fmt.Sprintf("user%d", i)); err != nil {
+			t.Fatalf("user %d, beside the poison: %v", i, err)
+		}
+	}
+	list, err := w.Stopped(t.Context(), "users", 10)
+	if err != nil || len(list) != 2 {
+		t.Fatalf("stopped: %+v, %v", list, err)
+	}
+	in, err := w.Inspect(t.Context(), "users", userID(1))
+	if err != nil || in.Sequence != 5 || in.Type != "UserPromoted" || in.Waiting != 1 {
+		t.Fatalf("inspecting: %+v, %v", in, err)
+	}
+	got, _, err := w.UserByLoginName(t.Context(), InOrg("org1"), "user1")
+	if err != nil || got.Sequence != 4 || got.State != domain.StateActive {
+		t.Fatalf("the stopped user is %+v, %v", got, err)
+	}
+	if err := w.Retry(t.Context(), "users", userID(1)); domain.AsError(err).Kind != domain.KindFailedPrecondition {
+		t.Fatalf("retrying too early: %v", err)
+	}
+	if err := w.Retry(t.Context(), "users", userID(9)); !errors.Is(err, ErrNotStopped) {
+		t.Fatalf("retrying a stream that is well: %v", err)
+	}
+	// A rebuild stops at the same events, and says so.
+	result, err := w.Rebuild(t.Context(), "users", nil)
+	if err != nil || result.Stopped != 2 {
+		t.Fatalf("rebuilding: %+v, %v", result, err)
+	}
+	stop()
+
+	// The program that knows the event takes over.
+	learned := *users
+	learned.fold = func(rows []userRow, ev *eventstore.Event, e domain.Event) ([]userRow, error) {
+		if ev.Type == "UserPromoted" {
+			rows[0].sequence++
+			return rows, nil
+		}
+		return foldUser(rows, ev, e)
+	}
+	e := w.engine(t, &knowing{&learned})
+	run(t, e)
+	if err := e.Retry(t.Context(), "users", userID(1)); err != nil {
+		t.Fatalf("retrying with a program that knows the event: %v", err)
+	}
+	w.do(t, userID(1), "org1", domain.UserUnlocked{}, domain.UserDeactivated{})
+	w.settle(t, "users")
+	got, _, err = w.UserByLoginName(t.Context(), InOrg("org1"), "user1")
+	if err != nil || got.Sequence != 8 || got.State != domain.StateInactive {
+		t.Fatalf("after the retry the user is %+v, %v", got, err)
+	}
+}
+
+// knowing is a model of a program that knows one more event.
+type knowing struct{ *model[userRow] }
+
+func (k *knowing) apply(ctx context.Context, conn *pgconn.PgConn, version int, facts []fact, skip map[string]bool, isolate bool) ([]failure, error) {
+	return k.model.apply(ctx, conn, version, k.know(facts), skip, isolate)
+}
+
+func (k *knowing) replace(ctx context.Context, conn *pgconn.PgConn, version int, stream string, facts []fact) (*failure, error) {
+	return k.model.replace(ctx, conn, version, stream, k.know(facts))
+}
+
+func (k *knowing) know(facts []fact) []fact {
+	for i := range facts {
+		if facts[i].ev.Type == "UserPromoted" {
+			facts[i].err = nil
+		}
+	}
+	return facts
+}
+
+// Two instances: one works, the other takes over when it dies; whoever was
+// pushed out cannot write any more.
+func TestOneOwnerAtATime(t *testing.T) {
+	w := newWorld(t, users)
+	ctx := t.Context()
+	if _, err := w.ensure(ctx, users); err != nil {
+		t.Fatal(err)
+	}
+	old, err := w.acquire(ctx, users, 1, "old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.acquire(ctx, users, 1, "new"); !errors.Is(err, errBusy) {
+		t.Fatalf("a held lease: %v", err)
+	}
+	w.do(t, userID(1), "org1", person(1)...)
+	b, err := old.read(ctx, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The old owner falls silent, and wakes up when another has the lease.
+	if _, err := w.pool.Exec(ctx, `UPDATE projections SET lease_until = now() - interval '1 second'`); err != nil {
+		t.Fatal(err)
+	}
+	next, err := w.acquire(ctx, users, 1, "new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.commit(ctx, b); !errors.Is(err, errFenced) {
+		t.Errorf("the old owner's batch: %v", err)
+	}
+	if err := old.renew(ctx); !errors.Is(err, errFenced) {
+		t.Errorf("the old owner's renewal: %v", err)
+	}
+	if err := next.commit(ctx, b); err != nil {
+		t.Errorf("the new owner's batch: %v", err)
+	}
+	w.sound(t, "users")
+}
+
+func TestTakesOverFromTheDead(t *testing.T) {
+	w := newWorld(t, users)
+	dying, cancel := context.WithCancel(t.Context())
+	// An owner whose process dies gives nothing back: its lease has to run out.
+	if _, err := w.ensure(dying, users); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.acquire(dying, users, 1, "dying"); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	died := time.Now()
+	a, b := w.engine(t, users), w.engine(t, users)
+	stopA, stopB := run(t, a), run(t, b)
+	w.do(t, userID(1), "org1", person(1)...)
+	w.settle(t, "users")
+	if took := time.Since(died); took > 5*time.Second {
+		t.Errorf("nobody took over for %v", took)
+	}
+	// Whichever it is, the other one goes on when it stops.
+	for i, stop := range []func(){stopA, stopB} {
+		if i == 1 {
+			run(t, w.engine(t, users))
+		}
+		stop()
+		w.do(t, userID(10+i), "org1", person(10+i)...)
+		w.settle(t, "users")
+	}
+	w.sound(t, "users")
+}
+
+// A read by id sees what was just appended, however far behind the rows are;
+// other reads do once they have waited for the position.
+func TestReadYourWrites(t *testing.T) {
+	w := newWorld(t, users)
+	if _, err := w.UserByID(t.Context(), InOrg("org1"), userID(1)); !errors.Is(err, ErrUserNotFound) {
+		t.Fatalf("before anything: %v", err)
+	}
+	w.do(t, userID(1), "org1", person(1)...)
+	got, err := w.UserByID(t.Context(), InOrg("org1"), userID(1)) // nothing runs, no table is there
+	if err != nil || got.Sequence != 4 || got.UserName != "user1" {
+		t.Fatalf("without a read model: %+v, %v", got, err)
+	}
+	stop := run(t, w.Engine)
+	for i := 2; i < 100; i++ {
+		r := w.do(t, userID(i), "org1", person(i)...)
+		if got, err := w.UserByID(t.Context(), InOrg("org1"), userID(i)); err != nil || got.Sequence != 4 {
+			t.Fatalf("user %d by id: %+v, %v", i, got, err)
+		}
+		if err := w.WaitFor(t.Context(), "users", r.Position); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := w.UserByLoginName(t.Context(), InOrg("org1"), fmt.Sprintf("USER%d", i)); err != nil {
+			t.Fatalf("user %d by login name: %v", i, err)
+		}
+	}
+	stop()
+	r := w.do(t, userID(50), "org1", domain.UserLocked{})
+	if got, err := w.UserByID(t.Context(), InOrg("org1"), userID(50)); err != nil || got.State != domain.StateLocked {
+		t.Fatalf("behind: %+v, %v", got, err)
+	}
+	w.cfg.WaitLimit = 50 * time.Millisecond
+	err = w.WaitFor(t.Context(), "users", r.Position)
+	var lag *LagError
+	if domain.AsError(err).Kind != domain.KindDeadlineExceeded || !errors.As(err, &lag) || lag.Wanted != r.Position || lag.Reached != r.Position-1 {
+		t.Errorf("waiting for what does not come: %v", err)
+	}
+}
+
+func TestTimeTravel(t *testing.T) {
+	w := newWorld(t, users)
+	first := w.do(t, userID(1), "org1", person(1)...)
+	second := w.do(t, userID(1), "org1", domain.UsernameChanged{UserName: "renamed"}, domain.UserLocked{})
+	w.do(t, userID(1), "org1", domain.UserRemoved{})
+	if _, err := w.UserByID(t.Context(), InOrg("org1"), userID(1)); !errors.Is(err, ErrUserNotFound) {
+		t.Errorf("now: %v", err)
+	}
+	if _, err := w.UserAsOf(t.Context(), InOrg("org1"), userID(1), first.Position-4); !errors.Is(err, ErrUserNotFound) {
+		t.Errorf("before the import: %v", err)
+	}
+	if u, err := w.UserAsOf(t.Context(), InOrg("org1"), userID(1), first.Position); err != nil || u.UserName != "user1" {
+		t.Errorf("after the import: %+v, %v", u, err)
+	}
+	if u, err := w.UserAsOf(t.Context(), InOrg("org1"), userID(1), second.Position-1); err != nil || u.UserName != "renamed" || u.State != domain.StateActive {
+		t.Errorf("within the second append: %+v, %v", u, err)
+	}
+	if u, err := w.UserAtTime(t.Context(), InOrg("org1"), userID(1), second.At); err != nil || u.State != domain.StateLocked {
+		t.Errorf("at the time of the second append: %+v, %v", u, err)
+	}
+	if _, err := w.UserAsOf(t.Context(), InOrg("org2"), userID(1), first.Position); !errors.Is(err, ErrUserNotFound) {
+		t.Errorf("another organisation: %v", err)
+	}
+}
+
+// Erasing a subject leaves nothing personal in any read model.
+func TestErasureReachesTheRows(t *testing.T) {
+	w := newWorld(t, users, idpLinks)
+	run(t, w.Engine)
+	w.do(t, userID(1), "org1", append(person(1), domain.IDPLinked{ConfigID: "google", ExternalUserID: "secret-external", DisplayName: "Ada"})...)
+	w.settle(t, "users", "idp_links")
+	w.do(t, userID(1), "org1", domain.UserRemoved{}, domain.UserErased{})
+	w.settle(t, "users", "idp_links")
+	for _, m := range []Model{users, idpLinks} {
+		rows, err := w.pool.Query(t.Context(), "SELECT t::text FROM "+m.tables(1)[0]+" t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil || len(left) != 0 {
+			t.Errorf("%s still has %d rows, %v", m.Name(), len(left), err)
+		}
+	}
+}
