@@ -145,6 +145,7 @@ func (s *server) importDataUser(ctx context.Context, c *call, org string, u *dat
 		cmd.State = domain.StateInactive
 	case userv1.UserState_USER_STATE_LOCKED:
 		cmd.State = domain.StateLocked
+	default: // nothing special
 	}
 	out, err := s.deps.Importer.Import(ctx, importer.Caller{ID: c.token.ID, Org: org}, cmd, nil)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -122,10 +121,11 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 
 func findMethod(name protoreflect.FullName) protoreflect.MethodDescriptor {
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
-	if err != nil {
-		panic(fmt.Sprintf("handlers: %s: %v", name, err))
+	m, ok := d.(protoreflect.MethodDescriptor)
+	if err != nil || !ok {
+		panic(fmt.Sprintf("handlers: %s is not a method: %v", name, err))
 	}
-	return d.(protoreflect.MethodDescriptor)
+	return m
 }
 
 func (s *server) rpcOptions() []connect.HandlerOption {
@@ -173,10 +173,7 @@ func isGRPC(r *http.Request) bool {
 func (s *server) run(ctx context.Context, c *call, limit time.Duration, perm access.Permission, req proto.Message, fn func(context.Context) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
-				panic(p)
-			}
-			err = domain.AsError(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			err = recovered(p)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, limit)

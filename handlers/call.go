@@ -47,7 +47,11 @@ type callKey struct{}
 
 // callOf finds the request's call; around has put one into every context.
 func callOf(ctx context.Context) *call {
-	return ctx.Value(callKey{}).(*call)
+	c, ok := ctx.Value(callKey{}).(*call)
+	if !ok {
+		panic("handlers: a request that has not come in through around")
+	}
+	return c
 }
 
 // around surrounds every request: it names it, bounds it, sets the headers
@@ -88,10 +92,7 @@ func (s *server) around(next echo.HandlerFunc) echo.HandlerFunc {
 func (s *server) guarded(e echo.Context, next echo.HandlerFunc) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
-				panic(p)
-			}
-			err = domain.AsError(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			err = recovered(p)
 		}
 	}()
 	if s.cors(e) {
@@ -111,6 +112,15 @@ func (s *server) guarded(e echo.Context, next echo.HandlerFunc) (err error) {
 		return nil
 	}
 	return err
+}
+
+// recovered is the error that a panic becomes, unless it is the HTTP server's
+// own way of giving a connection up.
+func recovered(p any) error {
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(p)
+	}
+	return domain.AsError(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 }
 
 // logAccess writes one line. It has the route instead of the path, which holds

@@ -102,7 +102,7 @@ func asError(err error) *domain.Error {
 // is repeated with another request.
 func statusOf(e *domain.Error) int {
 	switch {
-	case e == errMethod:
+	case e.ID == "" && e.Message == errMethod.Message:
 		return http.StatusMethodNotAllowed
 	case e.ID == errIdempotency.ID:
 		return http.StatusUnprocessableEntity
@@ -125,6 +125,7 @@ func (s *server) failure(ctx context.Context, c *call, err error) *domain.Error 
 	case domain.KindUnavailable:
 		s.deps.Log.LogAttrs(ctx, slog.LevelWarn, "a call was turned away", slog.String("request", c.id),
 			slog.String("id", e.ID), slog.Any("error", e.Err))
+	default: // the caller's affair
 	}
 	return translate(e, c.header.Get("Accept-Language"))
 }

@@ -170,6 +170,7 @@ func (d *describer) scalar(f protoreflect.FieldDescriptor) object {
 			names = append(names, string(f.Enum().Values().Get(i).Name()))
 		}
 		return object{"type": "string", "enum": names}
+	default: // texts
 	}
 	s := object{"type": "string"}
 	r := rulesOf(f).GetString_()

@@ -239,7 +239,8 @@ func (t *Tokens) lookUp(ctx context.Context, hash [sha256.Size]byte) (answer, er
 		if r.Err != nil {
 			return answer{}, r.Err
 		}
-		return r.Val.(answer), nil
+		a, _ := r.Val.(answer)
+		return a, nil
 	case <-ctx.Done():
 		return answer{}, ctx.Err()
 	}

@@ -55,7 +55,7 @@ func main() {
 }
 
 func run(ctx context.Context, check bool) error {
-	root, err := moduleRoot()
+	root, err := moduleRoot(ctx)
 	if err != nil {
 		return err
 	}
@@ -222,8 +222,8 @@ func files(dir, ext string, endings ...string) ([]string, error) {
 	return out, err
 }
 
-func moduleRoot() (string, error) {
-	out, err := exec.Command("go", "env", "GOMOD").Output()
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return "", err
 	}

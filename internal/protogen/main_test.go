@@ -17,7 +17,7 @@ func TestGeneratedCodeIsUpToDate(t *testing.T) {
 // TestCheckNoticesAChange shows that the check above can fail: a message more
 // in a copy of the sources changes what is generated.
 func TestCheckNoticesAChange(t *testing.T) {
-	root, err := moduleRoot()
+	root, err := moduleRoot(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
