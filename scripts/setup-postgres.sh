@@ -18,11 +18,12 @@ from_apt() {
 	mkdir -p /etc/postgresql-common/createcluster.d
 	conf=/etc/postgresql-common/createcluster.d/muster-setup.conf
 	echo 'create_main_cluster = false' >"$conf"
-	trap 'rm -f "$conf"' EXIT
 	export DEBIAN_FRONTEND=noninteractive
-	{ apt-get update -qq; apt-get install -y -qq --no-install-recommends postgresql; } >.tools/apt.log 2>&1 && return
-	tail -n 5 .tools/apt.log >&2
-	return 1
+	{ apt-get update -qq; apt-get install -y -qq --no-install-recommends postgresql; } >.tools/apt.log 2>&1
+	failed=$?
+	rm -f "$conf"
+	[ $failed = 0 ] || tail -n 5 .tools/apt.log >&2
+	return $failed
 }
 
 from_npm() {
