@@ -490,9 +490,6 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 	}
 
 	f.send(p, stBegin)
-	if repeats != nil {
-		f.send(p, stFindRepeats, hashArray(repeats))
-	}
 	if lookUp != nil {
 		f.send(p, stLockStreams, textArray(lookUp))
 	}
@@ -503,24 +500,16 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 	if owners != nil {
 		f.send(p, stFindClaims, hashArray(owners))
 	}
+	// After the locks: whoever waited for a flush with the same key sees it here.
+	if repeats != nil {
+		f.send(p, stFindRepeats, hashArray(repeats))
+	}
 	if err := p.Sync(); err != nil {
 		return err
 	}
 
 	if err := rows(p, nil); err != nil { // BEGIN
 		return err
-	}
-	if repeats != nil {
-		epochs := *f.lane.store.epochs.Load()
-		if err := rows(p, func(v [][]byte) {
-			pos := Position(readInt8(v[5]))
-			f.repeats[claimHash(v[0])] = &repeat{request: claimHash(v[1]), at: -1, result: Result{
-				Stream: string(v[2]), First: readInt8(v[3]), Last: readInt8(v[4]),
-				Position: pos, Epoch: epochOf(epochs, pos), At: fromMicroseconds(readInt8(v[6])), Repeated: true,
-			}}
-		}); err != nil {
-			return err
-		}
 	}
 	if lookUp != nil {
 		if err := rows(p, func(v [][]byte) {
@@ -540,6 +529,18 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 			if c := f.claims[claimHash(v[0])]; !c.inserted {
 				c.owner = string(v[1])
 			}
+		}); err != nil {
+			return err
+		}
+	}
+	if repeats != nil {
+		epochs := *f.lane.store.epochs.Load()
+		if err := rows(p, func(v [][]byte) {
+			pos := Position(readInt8(v[5]))
+			f.repeats[claimHash(v[0])] = &repeat{request: claimHash(v[1]), at: -1, result: Result{
+				Stream: string(v[2]), First: readInt8(v[3]), Last: readInt8(v[4]),
+				Position: pos, Epoch: epochOf(epochs, pos), At: fromMicroseconds(readInt8(v[6])), Repeated: true,
+			}}
 		}); err != nil {
 			return err
 		}

@@ -48,7 +48,7 @@ func (s *Store) Read(ctx context.Context, q Query) ([]Event, error) {
 const filterWindow = 20_000
 
 // ReadPage returns the next events that q selects, up to q.Limit of them, and
-// how far it looked. Without a filter the positions are dense: After+1, After+2
+// how far it looked. What was committed before the call is seen. Without a filter the positions are dense: After+1, After+2
 // and so on to Through. Payloads stay sealed until Open.
 func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 	if q.Limit <= 0 {
@@ -59,7 +59,7 @@ func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 	}
 	// What the head says is visible now stays visible, so a window that ends
 	// there is complete.
-	end, err := s.visible(ctx, q.After)
+	end, err := s.visible(ctx, q.After+Position(q.Limit))
 	if err != nil {
 		return Page{}, err
 	}
@@ -103,10 +103,10 @@ func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 	return page, nil
 }
 
-// visible returns a position, beyond after if there is one, up to which the
-// log can be read.
-func (s *Store) visible(ctx context.Context, after Position) (Position, error) {
-	if known := s.watch.head(); known > after {
+// visible returns a position up to which the log can be read: one that is at
+// least enough, or the log's last.
+func (s *Store) visible(ctx context.Context, enough Position) (Position, error) {
+	if known := s.watch.head(); known >= enough {
 		return known, nil
 	}
 	return s.lookUpHead(ctx)
@@ -171,6 +171,68 @@ func (s *Store) Owner(ctx context.Context, c Claim) (string, error) {
 		return "", fmt.Errorf("eventstore: reading a claim: %w", err)
 	}
 	return stream, nil
+}
+
+// StreamHead is where a stream stands.
+type StreamHead struct {
+	Stream, Org string
+	// Sequence is that of the stream's last event.
+	Sequence int64
+}
+
+// Owners returns, for each of the claims and in their order, the stream that
+// owns it; a zero StreamHead when nobody does. It is one query.
+func (s *Store) Owners(ctx context.Context, claims []Claim) ([]StreamHead, error) {
+	owners := make([]StreamHead, len(claims))
+	rows, err := s.pool.Query(ctx, sqlOwners, pgtype.FlatArray[[]byte](claimKeys(s, claims)))
+	if err != nil {
+		return nil, fmt.Errorf("eventstore: reading claims: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var (
+			i int64
+			h StreamHead
+		)
+		if err := rows.Scan(&i, &h.Stream, &h.Org, &h.Sequence); err != nil {
+			return nil, fmt.Errorf("eventstore: reading claims: %w", err)
+		}
+		owners[i-1] = h
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("eventstore: reading claims: %w", err)
+	}
+	return owners, nil
+}
+
+func claimKeys(s *Store, claims []Claim) [][]byte {
+	keys := make([][]byte, len(claims))
+	for i, hash := range s.hashClaims(claims) {
+		keys[i] = hash[:]
+	}
+	return keys
+}
+
+// Heads returns where streams stand, by stream; those that do not exist are
+// missing. It is one query.
+func (s *Store) Heads(ctx context.Context, streams []string) (map[string]StreamHead, error) {
+	heads := make(map[string]StreamHead, len(streams))
+	rows, err := s.pool.Query(ctx, `SELECT stream, org, sequence FROM streams WHERE stream = ANY ($1::text[])`, streams)
+	if err != nil {
+		return nil, fmt.Errorf("eventstore: reading streams' heads: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var h StreamHead
+		if err := rows.Scan(&h.Stream, &h.Org, &h.Sequence); err != nil {
+			return nil, fmt.Errorf("eventstore: reading streams' heads: %w", err)
+		}
+		heads[h.Stream] = h
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("eventstore: reading streams' heads: %w", err)
+	}
+	return heads, nil
 }
 
 // Repeat returns the result of an earlier append with the same idempotency

@@ -23,6 +23,8 @@ var (
 	sqlReassignClaims string
 	//go:embed sql/release_claims.sql
 	sqlReleaseClaims string
+	//go:embed sql/owners.sql
+	sqlOwners string
 	//go:embed sql/find_repeats.sql
 	sqlFindRepeats string
 	//go:embed sql/insert_streams.sql
