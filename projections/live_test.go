@@ -228,6 +228,43 @@ func TestOneOwnerAtATime(t *testing.T) {
 	w.sound(t, "users")
 }
 
+// A retry applies a stream up to the checkpoint and no further: what lies
+// beyond comes with the next batch, once.
+func TestRetryStopsAtTheCheckpoint(t *testing.T) {
+	w := newWorld(t, users)
+	ctx := t.Context()
+	if _, err := w.ensure(ctx, users); err != nil {
+		t.Fatal(err)
+	}
+	s, err := w.acquire(ctx, users, 1, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.do(t, userID(1), "org1", person(1)...)
+	b, err := s.read(ctx, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.facts[1].err = errors.New("for once")
+	if err := s.commit(ctx, b); err != nil {
+		t.Fatal(err)
+	}
+	w.do(t, userID(1), "org1", domain.UserLocked{}, domain.PasskeyAdded{CredentialID: []byte{1}})
+	if err := w.Retry(ctx, "users", userID(1)); err != nil {
+		t.Fatal(err)
+	}
+	if u, _, err := w.UserByLoginName(ctx, Everywhere(), "user1"); err != nil || u.Sequence != 4 {
+		t.Fatalf("after the retry: %+v, %v", u, err)
+	}
+	if err := s.catchUp(ctx, 6, nil); err != nil {
+		t.Fatal(err)
+	}
+	if u, _, err := w.UserByLoginName(ctx, Everywhere(), "user1"); err != nil || u.Sequence != 6 || u.Passkeys != 1 {
+		t.Fatalf("after the next batch: %+v, %v", u, err)
+	}
+	w.sound(t, "users")
+}
+
 func TestTakesOverFromTheDead(t *testing.T) {
 	w := newWorld(t, users)
 	dying, cancel := context.WithCancel(t.Context())

@@ -1,8 +1,11 @@
 package projections
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/eventstore"
@@ -68,4 +71,40 @@ func foldOrganisation(rows []orgRow, ev *eventstore.Event, e domain.Event) ([]or
 	}
 	r.sequence, r.position, r.changed = ev.Sequence, int64(ev.Position), microsOf(ev.At)
 	return rows, nil
+}
+
+// Organisation is an organisation as the read model shows one.
+type Organisation struct {
+	ID       string
+	Name     string
+	State    domain.State
+	Sequence int64
+	Position eventstore.Position
+	Created  time.Time
+	Changed  time.Time
+}
+
+// Organisations returns a page of the organisations in a scope by name, and
+// how many there are. limit is at most MaxLimit, 0 for 100.
+func (e *Engine) Organisations(ctx context.Context, scope Scope, offset, limit int) ([]Organisation, int, At, error) {
+	var (
+		list  []Organisation
+		total int64
+	)
+	at, err := e.query(ctx, organisations, func(version int, args *[]any) (string, string) {
+		*args = append(*args, clampLimit(limit), max(0, offset))
+		t, where := organisations.table(version), scope.where("id", args)
+		return fmt.Sprintf(", (SELECT count(*) FROM %s WHERE %s)", t, where) + organisations.columnsOf("o"),
+			fmt.Sprintf("LEFT JOIN LATERAL (SELECT * FROM %s WHERE %s ORDER BY name_key, id LIMIT $2 OFFSET $3) o ON true", t, where)
+	}, func(v [][]byte) error {
+		total = readInt8(v[0])
+		if v[1] != nil {
+			var r orgRow
+			organisations.decode(v[1:], &r)
+			list = append(list, Organisation{ID: r.id, Name: r.name, State: domain.State(r.state), Sequence: r.sequence,
+				Position: eventstore.Position(r.position), Created: r.created.time(), Changed: r.changed.time()})
+		}
+		return nil
+	})
+	return list, int(total), at, err
 }

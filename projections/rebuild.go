@@ -85,8 +85,12 @@ func (e *Engine) Rebuild(ctx context.Context, name string, progress Progress) (R
 	if err != nil {
 		return Result{}, err
 	}
-	if _, err := e.ensure(ctx, m); err != nil {
+	v, err := e.ensure(ctx, m)
+	switch {
+	case err != nil:
 		return Result{}, err
+	case v.definition > m.Definition():
+		return Result{}, errDefinition
 	}
 	r := &rebuild{e: e, m: m, progress: progress, began: e.cfg.Clock(),
 		owner: e.owner + "/rebuild-" + ulid.MustNew(ulid.Now(), rand.Reader).String()}
@@ -134,7 +138,9 @@ func (e *Engine) candidate(ctx context.Context, m Model) (version int, err error
 		switch {
 		case err == nil && definition == m.Definition():
 			return nil
-		case err == nil: // another program's; its worker, if there is one, gets fenced
+		case err == nil && definition > m.Definition():
+			return errDefinition
+		case err == nil: // an older program's; its worker, if there is one, gets fenced
 			if err := e.drop(ctx, tx, m, version); err != nil {
 				return err
 			}
@@ -369,12 +375,13 @@ func (r *rebuild) promote(ctx context.Context, s *session, compare bool) (Result
 		}
 	}
 	r.tell(PhaseSwitch, 0, 0, true)
+	var pinned time.Time
 	err := r.e.begin(ctx, s.m, func(tx pgx.Tx) error {
-		live, release, err := r.pin(ctx, tx, s)
+		pinned = r.e.cfg.Clock()
+		live, err := r.pin(ctx, tx, s)
 		if err != nil {
 			return err
 		}
-		defer func() { result.Held = release() }()
 		result.From = live.version
 		_, err = tx.Exec(ctx, `UPDATE projections SET state = 'retired', owner = '', lease_until = '-infinity', switched_at = now()
 			WHERE name = $1 AND version = $2`, s.m.Name(), live.version)
@@ -398,6 +405,7 @@ func (r *rebuild) promote(ctx context.Context, s *session, compare bool) (Result
 	if err != nil {
 		return result, err
 	}
+	result.Held = r.e.cfg.Clock().Sub(pinned)
 	result.Position = s.cp.Position
 	result.Events += max(0, int64(s.cp.Position-s.bulkTo))
 	r.e.moved(s.m.Name())
@@ -430,17 +438,14 @@ func (r *rebuild) approach(ctx context.Context, s *session) error {
 }
 
 // pin keeps the live version where it is until tx ends, and brings the
-// candidate to the same position, or leaves it ahead. release tells how long
-// the live version was kept.
-func (r *rebuild) pin(ctx context.Context, tx pgx.Tx, s *session) (live liveRow, release func() time.Duration, err error) {
+// candidate to the same position, or leaves it ahead.
+func (r *rebuild) pin(ctx context.Context, tx pgx.Tx, s *session) (live liveRow, err error) {
 	err = tx.QueryRow(ctx, `SELECT version, definition, position FROM projections WHERE name = $1 AND state = 'live' FOR UPDATE`, s.m.Name()).
 		Scan(&live.version, &live.definition, &live.position)
 	if err != nil {
-		return live, nil, fmt.Errorf("projections: keeping the live version: %w", err)
+		return live, fmt.Errorf("projections: keeping the live version: %w", err)
 	}
-	since := r.e.cfg.Clock()
-	release = func() time.Duration { return r.e.cfg.Clock().Sub(since) }
-	return live, release, s.catchUp(ctx, live.position, nil)
+	return live, s.catchUp(ctx, live.position, nil)
 }
 
 // compare compares the candidate with the live version, both at one position
@@ -482,7 +487,7 @@ func (r *rebuild) compare(ctx context.Context, s *session) (c Comparison, err er
 // behind, or of another definition.
 func (r *rebuild) level(ctx context.Context, tx pgx.Tx, s *session) (version int, same bool, err error) {
 	err = pgx.BeginFunc(ctx, r.e.pool, func(keep pgx.Tx) error {
-		live, _, err := r.pin(ctx, keep, s)
+		live, err := r.pin(ctx, keep, s)
 		if err != nil {
 			return err
 		}

@@ -394,6 +394,43 @@ func TestRebuildComparesBeforeItSwitches(t *testing.T) {
 	}
 }
 
+// A worker that lost the lease while it filled a chunk cannot commit it.
+func TestChunkIsFenced(t *testing.T) {
+	w := newWorld(t, users)
+	ctx := t.Context()
+	if _, err := w.ensure(ctx, users); err != nil {
+		t.Fatal(err)
+	}
+	w.do(t, userID(1), "org1", person(1)...)
+	version, err := w.candidate(ctx, users)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := w.acquire(ctx, users, version, "old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.release(ctx)
+	next, err := w.acquire(ctx, users, version, "next")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunk := eventstore.SliceOf(userID(1)) / slicesPerChunk
+	work := func(s *session) error {
+		return (&rebuild{e: w.Engine, m: users}).chunk(ctx, s, chunk, func(int) {})
+	}
+	if err := work(old); !errors.Is(err, errFenced) {
+		t.Errorf("the old worker's chunk: %v", err)
+	}
+	if err := work(next); err != nil {
+		t.Errorf("the new worker's chunk: %v", err)
+	}
+	var rows int
+	if err := w.pool.QueryRow(ctx, `SELECT count(*) FROM read_models.users_v2`).Scan(&rows); err != nil || rows != 1 {
+		t.Errorf("%d rows, %v", rows, err)
+	}
+}
+
 // A program with another definition leaves the live version to the others,
 // builds its own beside it, and switches.
 func TestNewDefinitionIsBuiltBeside(t *testing.T) {

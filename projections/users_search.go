@@ -243,7 +243,7 @@ func (c *conditions) one(f *Filter, depth int) string {
 	case f.Or != nil:
 		return c.join(f.Or, " OR ", "false", depth)
 	case f.Not != nil:
-		return "NOT " + c.one(f.Not, depth)
+		return "NOT " + c.one(f.Not, depth+1)
 	}
 	return c.fail(ErrSearchEmpty)
 }
