@@ -18,6 +18,7 @@ import (
 
 	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/eventstore"
+	"github.com/muster-id/muster/internal/pgtest"
 	"github.com/muster-id/muster/migrations"
 )
 
@@ -120,7 +121,7 @@ func readJournal(t *testing.T, path string) *journal {
 // crashStore is a log with its keys in a file, for children to open too.
 func crashStore(t *testing.T) (store *eventstore.Store, url, keys string) {
 	t.Helper()
-	url, keys = freshDatabase(t), filepath.Join(t.TempDir(), "keys.json")
+	url, keys = pgtest.New(t), filepath.Join(t.TempDir(), "keys.json")
 	ring, err := eventstore.CreateKeyring(keys)
 	if err != nil {
 		t.Fatal(err)

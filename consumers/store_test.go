@@ -4,16 +4,15 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/eventstore"
+	"github.com/muster-id/muster/internal/pgtest"
 	"github.com/muster-id/muster/migrations"
 )
 
@@ -24,35 +23,9 @@ func openStore(t testing.TB) *eventstore.Store {
 	return s
 }
 
-var dbs atomic.Int64
-
-func freshDatabase(t testing.TB) string {
-	ctx := context.Background()
-	admin := "postgres://postgres@/postgres?host=/tmp/pgcons&port=54395"
-	c, err := pgx.Connect(ctx, admin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close(ctx)
-	name := fmt.Sprintf("c_%d_%d", time.Now().UnixNano(), dbs.Add(1))
-	if _, err := c.Exec(ctx, "CREATE DATABASE "+name); err != nil {
-		t.Fatal(err)
-	}
-	url := "postgres://postgres@/" + name + "?host=/tmp/pgcons&port=54395"
-	if err := migrations.Up(ctx, url); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c, _ := pgx.Connect(ctx, admin)
-		c.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")
-		c.Close(ctx)
-	})
-	return url
-}
-
 func openStoreURL(t testing.TB) (*eventstore.Store, string) {
 	t.Helper()
-	url := freshDatabase(t)
+	url := pgtest.New(t)
 	keys, err := eventstore.CreateKeyring(filepath.Join(t.TempDir(), "keys.json"))
 	if err != nil {
 		t.Fatal(err)
