@@ -106,7 +106,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if !supported {
 		return nil, errors.New("muster can't run a PostgreSQL of its own on this system: set DATABASE_URL")
 	}
-	s, err := open(cfg)
+	s, err := open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 }
 
 // open takes the data folder's lock.
-func open(cfg Config) (*Server, error) {
+func open(ctx context.Context, cfg Config) (*Server, error) {
 	dir, err := filepath.Abs(cfg.DataDir)
 	if err != nil {
 		return nil, err
@@ -164,7 +164,11 @@ func open(cfg Config) (*Server, error) {
 			holder, _ := os.ReadFile(path)
 			return nil, fmt.Errorf("%w (process %s): %s", ErrInUse, strings.TrimSpace(string(holder)), dir)
 		}
-		time.Sleep(50 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 }
 
@@ -361,18 +365,19 @@ func (s *Server) adminURL() string {
 func (s *Server) logPath() string { return filepath.Join(s.cfg.DataDir, "postgres.log") }
 
 // choosePort takes the port of the last start if it is free, else any that is.
-func (s *Server) choosePort(keep bool) error {
+func (s *Server) choosePort(ctx context.Context, keep bool) error {
+	var lc net.ListenConfig
 	path := filepath.Join(s.cfg.DataDir, "postgres.port")
 	if keep {
 		last, _ := os.ReadFile(path)
 		if n, err := strconv.Atoi(strings.TrimSpace(string(last))); err == nil && n > 1023 && n < 65536 {
-			if l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(n))); err == nil {
+			if l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(n))); err == nil {
 				s.port = n
 				return l.Close()
 			}
 		}
 	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	l, err := lc.Listen(ctx, "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}

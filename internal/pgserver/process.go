@@ -111,12 +111,12 @@ func (s *Server) launch(ctx context.Context, newPort bool) (*process, error) {
 			return nil, err
 		}
 		if newPort {
-			if err := s.choosePort(try == 1); err != nil {
+			if err := s.choosePort(ctx, try == 1); err != nil {
 				return nil, err
 			}
 		}
 		offset := s.rotateLog()
-		p, err := s.spawn()
+		p, err := s.spawn() //nolint:contextcheck // ctx bounds the start, not the server's life
 		if err != nil {
 			return nil, err
 		}

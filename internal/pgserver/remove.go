@@ -11,7 +11,7 @@ import (
 // good. It refuses with ErrInUse while a service runs on it, and stops an
 // orphaned server first. Nothing there is no error.
 func Remove(ctx context.Context, dataDir string) error {
-	s, err := open(Config{DataDir: dataDir})
+	s, err := open(ctx, Config{DataDir: dataDir})
 	if err != nil {
 		return err
 	}

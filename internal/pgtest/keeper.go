@@ -36,10 +36,6 @@ const (
 // the go command may need to compile the next package's test.
 const idle = 20 * time.Second
 
-// using is this process's lock on the shared server; the kernel releases it
-// when the process ends.
-var using *filelock.Lock
-
 // A test binary that is started with the variable set is the keeper: it is
 // sure to be there, and it needs no flags, no tests and no TestMain.
 func init() {
@@ -52,31 +48,32 @@ func init() {
 		err = keep(dir, wait)
 	}
 	if err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
 // sharedServer returns the address of the shared server, and starts one if
-// there is none.
-func sharedServer() (string, error) {
+// there is none. The server stays for as long as the lock is held.
+func sharedServer() (_ string, using *filelock.Lock, err error) {
 	dir, err := stateDir()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if using, err = filelock.Shared(filepath.Join(dir, "users")); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	starting, err := filelock.Exclusive(filepath.Join(dir, "start"))
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	defer starting.Unlock()
+	defer func() { err = errors.Join(err, starting.Unlock()) }()
 	if url, ok := alive(dir); ok {
-		return url, nil
+		return url, using, nil
 	}
-	return startKeeper(dir, idle)
+	url, err := startKeeper(dir, idle)
+	return url, using, err
 }
 
 // alive returns the address of the server that runs, if one does.
@@ -108,7 +105,7 @@ func startKeeper(dir string, idle time.Duration) (string, error) {
 		return "", err
 	}
 	defer out.Close()
-	cmd := exec.Command(exe)
+	cmd := exec.CommandContext(context.Background(), exe)
 	cmd.Env = append(os.Environ(), keeperVariable+"="+dir, idleVariable+"="+idle.String())
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = out, out // the go command waits for whoever holds a test's output

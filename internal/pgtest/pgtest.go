@@ -33,6 +33,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/muster-id/muster/internal/filelock"
 	"github.com/muster-id/muster/migrations"
 )
 
@@ -93,6 +94,9 @@ func tempDir() string {
 
 // cluster is a server to make databases on.
 type cluster struct {
+	// using keeps the shared server; nil for another. The kernel releases it
+	// when the process ends.
+	using *filelock.Lock
 	// admin is a superuser's URL.
 	admin string
 	// run tells this process's databases from others': its advisory lock is
@@ -106,14 +110,19 @@ type cluster struct {
 
 // shared connects to the one server that New uses.
 var shared = sync.OnceValues(func() (*cluster, error) {
-	admin := os.Getenv("MUSTER_TEST_DATABASE_URL")
-	if admin == "" {
-		var err error
-		if admin, err = sharedServer(); err != nil {
-			return nil, err
-		}
+	if admin := os.Getenv("MUSTER_TEST_DATABASE_URL"); admin != "" {
+		return connect(admin)
 	}
-	return connect(admin)
+	admin, using, err := sharedServer()
+	if err != nil {
+		return nil, err
+	}
+	c, err := connect(admin)
+	if err != nil {
+		return nil, err
+	}
+	c.using = using
+	return c, nil
 })
 
 // connect marks this process's presence on the server and drops the databases

@@ -22,7 +22,8 @@ import (
 // Its methods are for the test's own goroutine.
 type Server struct {
 	cfg pgserver.Config
-	run *pgserver.Server
+	run *pgserver.Server // the last run
+	up  bool             // it is under way
 }
 
 // NewServer starts a server with full durability, migrates its database, and
@@ -60,7 +61,7 @@ func (s *Server) TCPURL() string { return s.run.TCPURL() }
 // server that runs is left alone.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
-	if s.running() {
+	if s.up {
 		return
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -70,32 +71,21 @@ func (s *Server) Start(t testing.TB) {
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	s.run = run
+	s.run, s.up = run, true
 	if before != nil && before.URL() != run.URL() {
 		t.Fatal("pgtest: the server's port was taken while it was down")
-	}
-}
-
-func (s *Server) running() bool {
-	if s.run == nil {
-		return false
-	}
-	select {
-	case <-s.run.Done():
-		return false
-	default:
-		return true
 	}
 }
 
 // Stop shuts the server down in order.
 func (s *Server) Stop(t testing.TB) {
 	t.Helper()
-	if !s.running() {
+	if !s.up {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	s.up = false
 	if err := s.run.Stop(ctx); err != nil {
 		t.Errorf("pgtest: %v", err)
 	}
@@ -108,12 +98,16 @@ func (s *Server) Kill(t testing.TB) {
 		t.Fatalf("pgtest: %v", err)
 	}
 	select {
-	case <-s.run.Done():
+	case err := <-s.run.Done():
+		if err == nil {
+			t.Fatal("pgtest: the server was down already")
+		}
 	case <-time.After(patience):
 		t.Fatal("pgtest: the server outlives kill -9")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	s.up = false
 	_ = s.run.Stop(ctx) // it is down: this waits until its folder is free
 }
 
