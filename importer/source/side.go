@@ -15,7 +15,7 @@ import (
 
 // sideMemory is how many bytes of a side table are held in memory before it
 // moves to disk.
-const sideMemory = 48 << 20
+const sideMemory = 24 << 20
 
 // sideBlock is how far apart the index's entries are, in bytes: what one look-up
 // reads from disk.
