@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/muster-id/muster/internal/filelock"
 	"github.com/muster-id/muster/migrations"
 )
 
@@ -187,7 +188,13 @@ func TestKeeperStopsUnused(t *testing.T) {
 			t.Fatal("the keeper keeps a server that nobody uses")
 		}
 	}
-	if _, ok := alive(dir); ok {
-		t.Error("the server runs on")
+	// The next user waits until the keeper has cleared everything away.
+	next, err := filelock.Exclusive(filepath.Join(dir, "users"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Unlock()
+	if left, err := filepath.Glob(filepath.Join(dir, "data", "postgres")); err != nil || left != nil {
+		t.Errorf("the keeper left %v", left)
 	}
 }
