@@ -12,7 +12,7 @@ help: ## list these commands
 
 .PHONY: build
 build: ## build bin/muster
-	go build -trimpath -o bin/muster ./cmd/muster
+	go build -o bin/muster ./cmd/muster
 
 # With DATABASE_URL the service needs no PostgreSQL of its own. The shell gives
 # way to muster, so that signals reach it.

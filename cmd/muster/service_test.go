@@ -103,7 +103,7 @@ func (s *service) start() {
 		s.t.Fatal(err)
 	}
 	go func() { _ = s.cmd.Wait(); close(s.ended) }()
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := http.Get("http://" + s.address + "/readyz")
 		if err == nil {
 			resp.Body.Close()
