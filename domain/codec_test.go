@@ -138,6 +138,11 @@ func TestSealedPartHoldsWhatIsPersonal(t *testing.T) {
 		domain.TypeOrganisationAdded:            {"Name"},
 		domain.TypeOrganisationRenamed:          {"Name"},
 		domain.TypePersonalDataRead:             {"What"},
+		domain.TypeHumanAdded:                   {"Job", "Line"},
+		domain.TypeImportStarted:                {"OnConflict", "Notify"},
+		domain.TypeImportSecretAdded:            {"Ref"},
+		domain.TypeImportFinished:               {"Created", "Updated", "Skipped", "Failed"},
+		domain.TypeImportUndone:                 {"Removed", "Kept"},
 	}
 	var set func(v reflect.Value, prefix string) []string
 	set = func(v reflect.Value, prefix string) (names []string) {

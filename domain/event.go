@@ -18,6 +18,10 @@ type Event interface {
 // HumanAdded is the first event of each user: a person has come in. Whether
 // the addresses belong to the person is said by events of their own.
 type HumanAdded struct {
+	// Job and Line are the import job, and its line, that the person came
+	// with; empty for a single import.
+	Job  string
+	Line int64
 	// UserName is what the person logs in with, trimmed. Personal.
 	UserName string
 	// Profile is complete: DisplayName is never empty, PreferredLanguage is a
@@ -262,6 +266,38 @@ type OrganisationDeactivated struct{}
 
 // OrganisationReactivated undoes OrganisationDeactivated.
 type OrganisationReactivated struct{}
+
+// ImportStarted is the first event of an import job's stream, which is named
+// ImportStream(id). A dry run has none.
+type ImportStarted struct {
+	// OnConflict and Notify are the job's options, in the wire's words.
+	OnConflict, Notify string
+	// Remote is the network address that the import came from. Personal.
+	Remote string
+}
+
+// ImportSecretAdded keeps a project's secret that the hashes of a job were made
+// with, under a reference that they hold.
+type ImportSecretAdded struct {
+	Ref string
+	// Secret is a password.Secret in JSON. Personal, in that it is sealed.
+	Secret []byte
+}
+
+// ImportFinished says that a job has come to the end of its lines.
+type ImportFinished struct {
+	Created, Updated, Skipped, Failed int64
+}
+
+// ImportUndone says that the users whom a job created, and whom nobody had
+// changed since, have been removed; Kept are those who had been changed.
+type ImportUndone struct {
+	Removed, Kept int64
+}
+
+// ImportStream returns the stream of an import job's events. No user can have
+// it as an id.
+func ImportStream(id string) string { return "$job-" + id }
 
 // AuditStream is where the service's operators leave their traces.
 const AuditStream = "$audit"

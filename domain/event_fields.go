@@ -44,6 +44,10 @@ var kinds = map[string]kind{
 	TypeOrganisationAdded:            fielded[OrganisationAdded](),
 	TypeOrganisationRenamed:          fielded[OrganisationRenamed](),
 	TypePersonalDataRead:             fielded[PersonalDataRead](),
+	TypeImportStarted:                fielded[ImportStarted](),
+	TypeImportSecretAdded:            fielded[ImportSecretAdded](),
+	TypeImportFinished:               fielded[ImportFinished](),
+	TypeImportUndone:                 fielded[ImportUndone](),
 	TypeOrganisationDeactivated:      bare[OrganisationDeactivated](),
 	TypeOrganisationReactivated:      bare[OrganisationReactivated](),
 }
@@ -51,7 +55,10 @@ var kinds = map[string]kind{
 // The field numbers below are those of events.proto; a
 // number is never used again for something else.
 
-func (*HumanAdded) open(*coder) {}
+func (e *HumanAdded) open(c *coder) {
+	c.str(1, &e.Job)
+	c.int(2, &e.Line)
+}
 
 func (e *HumanAdded) sealed(c *coder) {
 	c.str(1, &e.UserName)
@@ -229,6 +236,39 @@ func (e *PersonalDataRead) sealed(c *coder) {
 	c.str(1, &e.By)
 	c.str(2, &e.Reason)
 }
+
+func (e *ImportStarted) open(c *coder) {
+	c.str(1, &e.OnConflict)
+	c.str(2, &e.Notify)
+}
+
+func (e *ImportStarted) sealed(c *coder) {
+	c.str(1, &e.Remote)
+}
+
+func (e *ImportSecretAdded) open(c *coder) {
+	c.str(1, &e.Ref)
+}
+
+func (e *ImportSecretAdded) sealed(c *coder) {
+	c.bytes(1, &e.Secret)
+}
+
+func (e *ImportFinished) open(c *coder) {
+	c.int(1, &e.Created)
+	c.int(2, &e.Updated)
+	c.int(3, &e.Skipped)
+	c.int(4, &e.Failed)
+}
+
+func (*ImportFinished) sealed(*coder) {}
+
+func (e *ImportUndone) open(c *coder) {
+	c.int(1, &e.Removed)
+	c.int(2, &e.Kept)
+}
+
+func (*ImportUndone) sealed(*coder) {}
 
 func (e *SentCode) open(c *coder) {
 	c.duration(1, &e.Lifetime)

@@ -46,6 +46,10 @@ const (
 	TypeOrganisationDeactivated      = "OrganisationDeactivated"
 	TypeOrganisationReactivated      = "OrganisationReactivated"
 	TypePersonalDataRead             = "PersonalDataRead"
+	TypeImportStarted                = "ImportStarted"
+	TypeImportSecretAdded            = "ImportSecretAdded"
+	TypeImportFinished               = "ImportFinished"
+	TypeImportUndone                 = "ImportUndone"
 )
 
 // Type implements Event.
@@ -311,3 +315,27 @@ func (PersonalDataRead) Type() string { return TypePersonalDataRead }
 
 // Schema implements Event.
 func (PersonalDataRead) Schema() int16 { return 1 }
+
+// Type implements Event.
+func (ImportStarted) Type() string { return TypeImportStarted }
+
+// Schema implements Event.
+func (ImportStarted) Schema() int16 { return 1 }
+
+// Type implements Event.
+func (ImportSecretAdded) Type() string { return TypeImportSecretAdded }
+
+// Schema implements Event.
+func (ImportSecretAdded) Schema() int16 { return 1 }
+
+// Type implements Event.
+func (ImportFinished) Type() string { return TypeImportFinished }
+
+// Schema implements Event.
+func (ImportFinished) Schema() int16 { return 1 }
+
+// Type implements Event.
+func (ImportUndone) Type() string { return TypeImportUndone }
+
+// Schema implements Event.
+func (ImportUndone) Schema() int16 { return 1 }

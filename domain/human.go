@@ -51,6 +51,10 @@ type Facts struct {
 	// Init, Email, Phone and Passkey are fresh codes, required as Human.Codes
 	// says.
 	Init, Email, Phone, Passkey Code
+	// Job and Line are the import job and its line, for HumanAdded; empty for
+	// a single import.
+	Job  string
+	Line int64
 	// At is the time of the decision; codes expire counted from it.
 	At time.Time
 }
@@ -137,7 +141,7 @@ func (h Human) Codes() CodeNeeds {
 func (h Human) Import(f Facts) Decision {
 	needs := h.Codes()
 	events := make([]Event, 0, 8+len(h.IDPLinks))
-	added := HumanAdded{UserName: h.UserName, Profile: h.Profile, Email: h.Email.Address, ExternalID: h.ExternalID}
+	added := HumanAdded{Job: f.Job, Line: f.Line, UserName: h.UserName, Profile: h.Profile, Email: h.Email.Address, ExternalID: h.ExternalID}
 	if h.Phone != nil {
 		added.Phone = h.Phone.Number
 	}
@@ -187,10 +191,11 @@ func (h Human) Import(f Facts) Decision {
 	if stream == "" {
 		stream = f.UserID
 	}
-	return Decision{Stream: stream, Org: f.Org, Events: events, Take: h.claims()}
+	return Decision{Stream: stream, Org: f.Org, Events: events, Take: h.Claims()}
 }
 
-func (h Human) claims() []Claim {
+// Claims are what the user will own.
+func (h Human) Claims() []Claim {
 	claims := make([]Claim, 0, 1+len(h.IDPLinks))
 	claims = append(claims, LoginNameClaim(h.UserName))
 	for _, l := range h.IDPLinks {

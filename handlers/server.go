@@ -72,6 +72,8 @@ type Deps struct {
 	// whole answer by itself; an error that it returns is written for it, so
 	// it must not have begun to answer then. Default: Unimplemented.
 	Bulk func(w http.ResponseWriter, r *http.Request, caller importer.Caller, origin string) error
+	// Jobs serves /v1/imports. Default: no such paths.
+	Jobs *importer.Jobs
 	// Extend adds routes that are not the wire's, such as pages. It may be nil.
 	Extend func(*echo.Echo)
 }
@@ -115,6 +117,7 @@ func New(d Deps) http.Handler {
 	s.bindUserV2()
 	s.bindAdmin()
 	s.bindAccess()
+	s.bindImports()
 	s.serveRPCTools()
 	s.serveOperation()
 	s.serveOpenAPI()

@@ -121,8 +121,7 @@ func (i *Importer) prepare(ctx context.Context, policy domain.Policy, caller Cal
 	if err := i.drawCodes(human.Codes(), &facts); err != nil {
 		return prepared{}, err
 	}
-	d := human.Import(facts)
-	p := prepared{append: toAppend(d, caller.ID, facts.At), outcome: Outcome{Warnings: warnings}}
+	p := prepared{append: toAppend(human.Import(facts), caller.ID, facts.At), outcome: Outcome{Warnings: warnings}}
 	if human.RequestPasskey {
 		p.outcome.Passkey = &facts.Passkey
 	}

@@ -84,11 +84,12 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	handler, err := c.handler(a, store, engine, tokens, orgs)
+	handler, jobs, err := c.handler(a, store, engine, tokens, orgs)
 	if err != nil {
 		return err
 	}
 	server := handlers.NewHTTPServer(c.Listen, handler, a.log)
+	server.RegisterOnShutdown(jobs.Stop)
 
 	// Workers outlive the HTTP server, so that calls under way can still wait
 	// for what they have written to be seen.
@@ -130,12 +131,12 @@ func (c *serveCmd) Run(a *app) (err error) {
 }
 
 // handler wires what the HTTP server serves.
-func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.Engine, tokens *access.Tokens, orgs *access.Organisations) (http.Handler, error) {
+func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.Engine, tokens *access.Tokens, orgs *access.Organisations) (http.Handler, *importer.Jobs, error) {
 	proxies := make([]netip.Prefix, 0, len(c.TrustedProxies))
 	for _, s := range c.TrustedProxies {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return nil, fmt.Errorf("a trusted proxy: %w", err)
+			return nil, nil, fmt.Errorf("a trusted proxy: %w", err)
 		}
 		proxies = append(proxies, p)
 	}
@@ -151,15 +152,24 @@ func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.
 	}, []string{"route", "status"})
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), engine, calls)
 
+	one := &importer.Importer{
+		Store:     store,
+		Passwords: password.NewPool(c.Hashers, rand.Reader),
+		Policy:    policy,
+		Now:       time.Now,
+		Rand:      rand.Reader,
+	}
+	// An import of many hashes its plain passwords apart, so that single calls
+	// never wait behind it.
+	many := *one
+	many.Passwords = password.NewPool(c.Hashers, rand.Reader)
+	jobs := importer.NewJobs(&many, a.log)
+
 	return handlers.New(handlers.Deps{
-		Store: store,
-		Importer: &importer.Importer{
-			Store:     store,
-			Passwords: password.NewPool(c.Hashers, rand.Reader),
-			Policy:    policy,
-			Now:       time.Now,
-			Rand:      rand.Reader,
-		},
+		Store:          store,
+		Importer:       one,
+		Jobs:           jobs,
+		Bulk:           handlers.ServeBulk(jobs, a.log),
 		Projections:    engine,
 		Tokens:         tokens,
 		Organisations:  orgs,
@@ -178,7 +188,7 @@ func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.
 		Observe: func(route string, status int, took time.Duration) {
 			calls.WithLabelValues(route, fmt.Sprint(status)).Observe(took.Seconds())
 		},
-	}), nil
+	}), jobs, nil
 }
 
 // consumers wires what acts on events outside the database.
