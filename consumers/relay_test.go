@@ -1,0 +1,183 @@
+package consumers_test
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/muster-id/muster/consumers"
+	"github.com/muster-id/muster/eventstore"
+)
+
+// natsServer is a JetStream server in this process.
+func natsServer(t *testing.T) string {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the NATS server does not start")
+	}
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	return srv.ClientURL()
+}
+
+// startRelay runs a relay until the test ends or stop is called.
+func startRelay(t *testing.T, store *eventstore.Store, url string, cfg consumers.RelayConfig) (stop func() error) {
+	t.Helper()
+	if testing.Verbose() {
+		cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	js, err := consumers.NewJetStream(url, consumers.JetStreamConfig{AckTimeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	cfg.LeaseTTL, cfg.Backoff, cfg.Batch = 600*time.Millisecond, func(int) time.Duration { return 20 * time.Millisecond }, 100
+	go func() { done <- consumers.NewRelay(store, js, cfg).Run(ctx) }()
+	var once sync.Once
+	stop = func() (err error) {
+		once.Do(func() { cancel(); err = <-done; js.Close() })
+		return err
+	}
+	t.Cleanup(func() { _ = stop() })
+	return stop
+}
+
+func streamOfEvents(t *testing.T, url string) (jetstream.JetStream, func() jetstream.Stream) {
+	t.Helper()
+	conn, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js, func() jetstream.Stream {
+		s, err := js.Stream(t.Context(), "MUSTER")
+		if err != nil {
+			return nil
+		}
+		return s
+	}
+}
+
+func messages(stream func() jetstream.Stream) uint64 {
+	s := stream()
+	if s == nil {
+		return 0
+	}
+	info, err := s.Info(context.Background())
+	if err != nil {
+		return 0
+	}
+	return info.State.Msgs
+}
+
+// dense fails unless the stream holds each position once, in order.
+func dense(t *testing.T, stream func() jetstream.Stream, want int) {
+	t.Helper()
+	s := stream()
+	info, err := s.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.State.Msgs != uint64(want) {
+		t.Errorf("%d messages, want %d", info.State.Msgs, want)
+	}
+	for i := range want {
+		m, err := s.GetMsg(t.Context(), info.State.FirstSeq+uint64(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Header.Get(consumers.HeaderPosition) != strconv.Itoa(i+1) {
+			t.Fatalf("message %d has position %s", i+1, m.Header.Get(consumers.HeaderPosition))
+		}
+	}
+}
+
+func TestTheRelayNeitherLosesNorRepeats(t *testing.T) {
+	store := openStore(t)
+	url := natsServer(t)
+	js, stream := streamOfEvents(t, url)
+	newUsers(t, store, 100, 4)
+	stop := startRelay(t, store, url, consumers.RelayConfig{})
+	until(t, "some messages", func() bool { return messages(stream) > 0 })
+	if err := stop(); err != nil { // in the middle
+		t.Fatal(err)
+	}
+	stop = startRelay(t, store, url, consumers.RelayConfig{})
+	until(t, "all messages", func() bool { return messages(stream) == 500 })
+	dense(t, stream, 500)
+
+	m, err := stream().GetMsg(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := consumers.ParseDocument(m.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := consumers.EffectID(consumers.RelayConsumer, doc.Event.ID, 0).String(); m.Header.Get("Nats-Msg-Id") != want {
+		t.Errorf("Nats-Msg-Id %s, want %s", m.Header.Get("Nats-Msg-Id"), want)
+	}
+	if want := "muster.org1.HumanAdded." + strconv.Itoa(int(doc.Event.Slice)); m.Subject != want {
+		t.Errorf("subject %s, want %s", m.Subject, want)
+	}
+	if strings.Contains(string(m.Data), "example.test") || strings.Contains(string(m.Data), "Ada") {
+		t.Errorf("personal data in %s", m.Data)
+	}
+
+	// Two relays at once, and a checkpoint that lags far behind the stream.
+	admin := consumers.NewAdmin(store)
+	if err := admin.Reset(t.Context(), consumers.RelayConsumer, 0); err != nil {
+		t.Fatal(err)
+	}
+	stopOther := startRelay(t, store, url, consumers.RelayConfig{})
+	newUsers(t, store, 50, 1)
+	until(t, "the new messages", func() bool { return messages(stream) >= 600 })
+	dense(t, stream, 600)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	newUsers(t, store, 10, 0)
+	until(t, "the other one to take over", func() bool { return messages(stream) >= 610 })
+	dense(t, stream, 610)
+	if err := stopOther(); err != nil {
+		t.Fatal(err)
+	}
+
+	// JetStream is lost with everything in it: nothing is lost.
+	if err := js.DeleteStream(t.Context(), "MUSTER"); err != nil {
+		t.Fatal(err)
+	}
+	startRelay(t, store, url, consumers.RelayConfig{})
+	until(t, "everything again", func() bool { return messages(stream) >= 610 })
+	dense(t, stream, 610)
+}
+
+func TestSubjectsAreTokens(t *testing.T) {
+	for _, c := range []struct{ org, want string }{
+		{"org-1_A", "muster.org-1_A.HumanAdded.3"},
+		{"a.b *>", "muster.a%2Eb%20%2A%3E.HumanAdded.3"},
+		{"é", "muster.%C3%A9.HumanAdded.3"},
+		{"", "muster.-.HumanAdded.3"},
+	} {
+		if got := consumers.Subject(eventstore.Event{Org: c.org, Type: "HumanAdded", Slice: 3}); got != c.want {
+			t.Errorf("%q: %s, want %s", c.org, got, c.want)
+		}
+	}
+}
