@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -240,46 +243,94 @@ func TestIdempotency(t *testing.T) {
 	}
 }
 
-// TestClaimRace lets a thousand requests in three stores race for one name.
+// TestClaimRace lets a thousand requests race for one name, through three
+// processes: exactly one wins.
 func TestClaimRace(t *testing.T) {
 	t.Parallel()
-	url, keys := pgtest.New(t), keyring(t)
-	stores := []*eventstore.Store{open(t, url, keys, nil), open(t, url, keys, nil), open(t, url, keys, nil)}
-	var (
-		wg   sync.WaitGroup
-		mu   sync.Mutex
-		wins []string
-	)
-	for i := range 1000 {
+	url := pgtest.New(t)
+	keys := filepath.Join(t.TempDir(), "keys.json")
+	if _, err := eventstore.CreateKeyring(keys); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	outs := make([]string, 3)
+	for i := range outs {
+		wg.Go(func() {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestClaimRaceProcess$")
+			cmd.Env = append(os.Environ(), "MUSTER_RACE_URL="+url, "MUSTER_RACE_KEYS="+keys, fmt.Sprintf("MUSTER_RACE_NAME=process-%d", i))
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("process %d: %v\n%s", i, err, out)
+			}
+			outs[i] = string(out)
+		})
+	}
+	wg.Wait()
+	var wins []string
+	losses := 0
+	for _, line := range strings.Fields(strings.Join(outs, "\n")) {
+		switch kind, stream, _ := strings.Cut(line, ":"); kind {
+		case "won":
+			wins = append(wins, stream)
+		case "lost":
+			losses++
+		}
+	}
+	if len(wins) != 1 || losses != 999 {
+		t.Fatalf("winners %v, %d losers", wins, losses)
+	}
+	k, err := eventstore.OpenKeyring(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, url, k, nil)
+	if owner, _ := s.Owner(t.Context(), name("the one")); owner != wins[0] {
+		t.Errorf("the name belongs to %q, not to the winner", owner)
+	}
+	var claims int
+	if err := s.Pool().QueryRow(t.Context(), `SELECT count(*) FROM claims`).Scan(&claims); err != nil {
+		t.Fatal(err)
+	}
+	if sum := sound(t, s, nil); sum.Streams != 1 || claims != 2 {
+		t.Errorf("losers have left something behind: %d claims, %+v", claims, sum)
+	}
+}
+
+// TestClaimRaceProcess is one of the processes of TestClaimRace; on its own it
+// has nothing to do.
+func TestClaimRaceProcess(t *testing.T) {
+	url := os.Getenv("MUSTER_RACE_URL")
+	if url == "" {
+		return
+	}
+	keys, err := eventstore.OpenKeyring(os.Getenv("MUSTER_RACE_KEYS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, url, keys, nil)
+	n := 333
+	if os.Getenv("MUSTER_RACE_NAME") == "process-0" {
+		n++
+	}
+	var wg sync.WaitGroup
+	for i := range n {
 		wg.Go(func() {
 			a := user()
-			a.Take = append(a.Take, name("the one"))
-			_, err := stores[i%3].Append(context.Background(), a)
+			a.Stream = fmt.Sprintf("%s-%d", os.Getenv("MUSTER_RACE_NAME"), i)
+			a.Take = []eventstore.Claim{name("of " + a.Stream), name("the one")}
+			_, err := s.Append(context.Background(), a)
 			var conflict *eventstore.ConflictError
 			switch {
 			case err == nil:
-				mu.Lock()
-				wins = append(wins, a.Stream)
-				mu.Unlock()
-			case !errors.As(err, &conflict):
+				fmt.Printf("\nwon:%s\n", a.Stream)
+			case errors.As(err, &conflict):
+				fmt.Printf("\nlost:%s\n", a.Stream)
+			default:
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	if len(wins) != 1 {
-		t.Fatalf("%d winners", len(wins))
-	}
-	if owner, _ := stores[0].Owner(t.Context(), name("the one")); owner != wins[0] {
-		t.Errorf("the name belongs to %q, not to the winner", owner)
-	}
-	var claims int
-	if err := stores[0].Pool().QueryRow(t.Context(), `SELECT count(*) FROM claims`).Scan(&claims); err != nil {
-		t.Fatal(err)
-	}
-	if sum := sound(t, stores[0], nil); sum.Streams != 1 || claims != 2 {
-		t.Errorf("losers have left something behind: %d claims, %+v", claims, sum)
-	}
 }
 
 // TestLostConnections cuts the committing connections off again and again while
@@ -446,14 +497,14 @@ func TestEventsNeverChange(t *testing.T) {
 	} {
 		for who, conn := range map[string]interface {
 			Exec(context.Context, string) error
-		}{"service": exec{service}, "owner": exec{admin}, "pool": poolExec{s}} {
+		}{"service": connExec{service}, "owner": connExec{admin}, "pool": poolExec{s}} {
 			if err := conn.Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "42501") {
 				t.Errorf("%s as %s: %v", sql, who, err)
 			}
 		}
 	}
 	for _, sql := range []string{`ALTER TABLE events DISABLE TRIGGER ALL`, `DROP TABLE events`, `ALTER TABLE events ADD x int`, `DELETE FROM streams`} {
-		if err := (exec{service}).Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "42501") {
+		if err := (connExec{service}).Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "42501") {
 			t.Errorf("%s as the service: %v", sql, err)
 		}
 	}

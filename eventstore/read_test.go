@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/url"
 	"slices"
 	"sync"
 	"testing"
@@ -305,6 +308,111 @@ func TestFailover(t *testing.T) {
 		t.Error(diff)
 	}
 	sound(t, promoted, nil)
+}
+
+// TestFailoverWhileRunning moves a store, behind one address, from a primary
+// that dies to a standby that was promoted and lacks the last events. The store
+// finds the new primary by itself, appends in a new epoch, and its readers do
+// not wait for positions that are gone.
+func TestFailoverWhileRunning(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.NewServer(t, nil)
+	keys := keyring(t)
+	relay := newRelay(t, primary.TCPURL())
+	s := open(t, relay.url, keys, nil)
+	must(t, s, user())
+	standby := primary.Standby(t)
+	reader := open(t, standby.URL(), keys, nil)
+	if err := reader.Wait(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	standby.Stop(t)
+	lost := must(t, s, user())
+	handled := eventstore.Checkpoint{Epoch: lost.Epoch, Position: lost.Position}
+	primary.Kill(t)
+	standby.Start(t)
+	standby.Promote(t)
+	relay.to(t, standby.TCPURL())
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := s.Append(ctx, user())
+	if err != nil || r.Epoch != 2 || r.Position != 6 || r.First != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	var fork *eventstore.ForkError
+	if _, err := s.Resume(ctx, handled); !errors.As(err, &fork) || fork.Fork != 4 || fork.Checkpoint != handled {
+		t.Errorf("a consumer that handled what is gone: %v", err)
+	}
+	if n, err := s.Sequence(ctx, lost.Stream); err != nil || n != 0 {
+		t.Errorf("the lost stream has sequence %d, %v", n, err)
+	}
+	eventually(t, func() bool {
+		head, err := s.Head(ctx)
+		return err == nil && head == (eventstore.Checkpoint{Epoch: 2, Position: 6})
+	})
+	sound(t, s, nil)
+}
+
+// relay passes connections on to a server that can be exchanged.
+type relay struct {
+	url string
+
+	mu     sync.Mutex // guards target
+	target string
+}
+
+func newRelay(t *testing.T, target string) *relay {
+	t.Helper()
+	r := &relay{}
+	r.to(t, target)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = l.Addr().String()
+	r.url = u.String()
+	var wg sync.WaitGroup
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r.mu.Lock()
+			target := r.target
+			r.mu.Unlock()
+			server, err := net.Dial("tcp", target)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			for _, c := range [][2]net.Conn{{client, server}, {server, client}} {
+				wg.Go(func() {
+					io.Copy(c[0], c[1])
+					c[0].Close()
+					c[1].Close()
+				})
+			}
+		}
+	})
+	return r
+}
+
+func (r *relay) to(t *testing.T, target string) {
+	t.Helper()
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.target = u.Host
 }
 
 // TestRestartKeepsTheEpoch crashes the server under a store: the store finds

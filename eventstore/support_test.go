@@ -113,10 +113,10 @@ func sound(t testing.TB, s *eventstore.Store, claims func(string, []eventstore.E
 	return sum
 }
 
-// exec and poolExec run a statement for its error only.
-type exec struct{ conn *pgx.Conn }
+// connExec and poolExec run a statement for its error only.
+type connExec struct{ conn *pgx.Conn }
 
-func (e exec) Exec(ctx context.Context, sql string) error {
+func (e connExec) Exec(ctx context.Context, sql string) error {
 	_, err := e.conn.Exec(ctx, sql)
 	return err
 }
