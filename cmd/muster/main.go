@@ -25,6 +25,8 @@ type cli struct {
 	Config
 
 	Serve       serveCmd       `cmd:"" help:"Run the service."`
+	Import      importCmd      `cmd:"" help:"Take a user base in: finds out the format, converts, sends, resumes. Exit code 3 if some users failed."`
+	Export      exportCmd      `cmd:"" help:"Write all users of an organisation, with everything that another system needs."`
 	Migrate     migrateCmd     `cmd:"" help:"Bring the database up to date, and nothing else."`
 	Verify      verifyCmd      `cmd:"" help:"Walk the log and every read model and say what is wrong; exit code 1 if something is."`
 	Events      eventsCmd      `cmd:"" help:"Print the log's events, follow and filter them."`
