@@ -143,7 +143,7 @@ func (g *group) refillFrom(ctx context.Context, l *lane, attempts int) {
 	events, err := g.store.ReadStream(ctx, l.stream, from-1)
 	if err == nil {
 		events = slices.DeleteFunc(events, func(e eventstore.Event) bool {
-			return e.Position > passed || len(g.cfg.Types) > 0 && !slices.Contains(g.cfg.Types, e.Type)
+			return e.Position > passed || g.cfg.Org != "" && e.Org != g.cfg.Org || len(g.cfg.Types) > 0 && !slices.Contains(g.cfg.Types, e.Type)
 		})
 		if g.cfg.OpenSealed {
 			err = g.store.Open(ctx, events)

@@ -94,11 +94,7 @@ func (g *group) leaseRound(ctx, deliver context.Context) error {
 		return err
 	}
 	firsts, tokens := g.held()
-	rows, err := g.store.Pool().Query(ctx, sqlRenew, g.name, g.instance, ttl, firsts, tokens)
-	if err != nil {
-		return err
-	}
-	kept, err := pgx.CollectRows(rows, pgx.RowTo[int16])
+	kept, err := g.renew(ctx, firsts, tokens)
 	if err != nil {
 		return err
 	}
@@ -130,6 +126,17 @@ func (g *group) leaseRound(ctx, deliver context.Context) error {
 		return g.acquire(ctx, deliver, share-have, busy)
 	}
 	return nil
+}
+
+// renew returns those of the leases that are still held, prolonged.
+func (g *group) renew(ctx context.Context, firsts []int16, tokens []int64) ([]int16, error) {
+	g.writes.Lock()
+	defer g.writes.Unlock()
+	rows, err := g.store.Pool().Query(ctx, sqlRenew, g.name, g.instance, g.cfg.LeaseTTL.Seconds(), firsts, tokens)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int16])
 }
 
 // held returns the leases that this instance works under.
@@ -179,6 +186,8 @@ func (g *group) lapse() {
 // giveBack forgets retired spans that have come to rest, and releases those
 // that are to be released.
 func (g *group) giveBack(ctx context.Context) error {
+	g.writes.Lock()
+	defer g.writes.Unlock()
 	g.mu.Lock()
 	var rest []*span
 	firsts, tokens, positions := []int16{}, []int64{}, []eventstore.Position{}

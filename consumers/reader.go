@@ -80,7 +80,7 @@ func (g *group) nextRead() (stretch, bool) {
 		i = len(places) - 1
 	}
 	st := stretch{
-		query: eventstore.Query{After: places[i], Limit: g.cfg.Batch, Types: g.cfg.Types, FirstSlice: eventstore.Slices},
+		query: eventstore.Query{After: places[i], Limit: g.cfg.Batch, Types: g.cfg.Types, Org: g.cfg.Org, FirstSlice: eventstore.Slices},
 		spans: map[*span]bool{},
 		alone: len(places) == 1,
 	}
@@ -324,6 +324,8 @@ func (g *group) convict(ctx context.Context, s *span, ev eventstore.Event) error
 // checkpoint writes what has changed since the last time, and retires the
 // spans whose leases turn out to be lost.
 func (g *group) checkpoint(ctx context.Context) error {
+	g.writes.Lock()
+	defer g.writes.Unlock()
 	g.mu.Lock()
 	epoch := g.epoch
 	firsts, tokens := []int16{}, []int64{}

@@ -90,7 +90,10 @@ func appendAll(t testing.TB, store *eventstore.Store, as ...eventstore.Append) {
 	}
 }
 
-var unlocked domain.Event = domain.UserUnlocked{}
+var (
+	locked   domain.Event = domain.UserLocked{}
+	unlocked domain.Event = domain.UserUnlocked{}
+)
 
 func lag(t testing.TB, admin *consumers.Admin, name string) int64 {
 	t.Helper()

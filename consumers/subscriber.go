@@ -58,6 +58,8 @@ func (systemClock) AfterFunc(d time.Duration, f func()) func() bool {
 type Config struct {
 	// Types are the only event types that are delivered; none means all.
 	Types []string
+	// Org is the only organisation whose events are delivered; "" means all.
+	Org string
 	// Start is where a new consumer begins. Default: the beginning.
 	Start Start
 	// OpenSealed decrypts personal data for the handlers: EventOf then has

@@ -250,3 +250,52 @@ func TestAFailingStreamIsParkedAndDelaysNoOther(t *testing.T) {
 		return err == nil && len(parked) == 0
 	})
 }
+
+// A stream is released while its events keep coming: the drain and the reader
+// hand over to each other without a gap and without an overlap.
+func TestReleaseUnderTraffic(t *testing.T) {
+	store := openStore(t)
+	id := newUsers(t, store, 1, 0)[0]
+	var mu sync.Mutex
+	broken, stumbled := true, map[int64]bool{}
+	j := newJournal()
+	cfg := consumers.Config{Attempts: 1, Backoff: quick, AsideAfter: time.Hour, Flush: 3 * time.Millisecond}
+	consume(t, store, "traffic", cfg, func(msg *message.Message) error {
+		stream, seq := streamOf(msg)
+		mu.Lock()
+		fails := broken
+		if seq%50 == 49 && !stumbled[seq] {
+			broken, stumbled[seq] = true, true
+		}
+		mu.Unlock()
+		j.enter(stream)
+		j.leave(stream, seq, !fails)
+		if fails {
+			return errors.New("no")
+		}
+		return nil
+	})
+	const events = 400
+	appended := make(chan struct{})
+	go func() {
+		defer close(appended)
+		for range events - 1 {
+			appendAll(t, store, eventstore.Append{Stream: id, Org: "org1", Actor: "test", Expected: eventstore.Any, At: time.Now(), Events: encode(unlocked)})
+		}
+	}()
+	admin := consumers.NewAdmin(store)
+	until(t, "everything", func() bool {
+		mu.Lock()
+		broken = false
+		mu.Unlock()
+		if _, err := admin.Release(t.Context(), "traffic", ""); err != nil {
+			t.Fatal(err)
+		}
+		return j.seen() == events
+	})
+	<-appended
+	j.inOrder(t)
+	if j.count() != events {
+		t.Errorf("%d handlings of %d events", j.count(), events)
+	}
+}

@@ -91,6 +91,25 @@ CREATE TABLE consumer_effects (
 );
 CREATE INDEX consumer_effects_open ON consumer_effects (consumer, started_at) WHERE state <> 'finished';
 
+-- Webhook endpoints. Each is a consumer of its own, named webhook-<id>. The
+-- signing secrets are encrypted with the key-encryption key named beside them.
+CREATE TABLE webhooks (
+    id             text COLLATE "C" PRIMARY KEY,
+    org            text COLLATE "C" NOT NULL, -- '' for all organisations
+    url            text    NOT NULL,
+    types          text[]  NOT NULL,          -- empty for all
+    open_sealed    boolean NOT NULL,
+    enabled        boolean NOT NULL DEFAULT true,
+    secret_kek     text    NOT NULL,
+    secret         bytea   NOT NULL,
+    previous_kek   text,
+    previous       bytea,
+    previous_until timestamptz,
+    version        bigint  NOT NULL DEFAULT 1, -- grows with each change
+    created_at     timestamptz NOT NULL DEFAULT now()
+);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON
+    webhooks,
     consumers, consumer_members, consumer_ranges, consumer_parked, consumer_attempts, consumer_effects
     TO muster_service;

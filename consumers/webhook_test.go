@@ -1,0 +1,211 @@
+package consumers_test
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/muster-id/muster/consumers"
+	"github.com/muster-id/muster/eventstore"
+)
+
+// receiver is an endpoint that checks what it gets.
+type receiver struct {
+	*httptest.Server
+	mu      sync.Mutex
+	secrets []string // any of them must have signed
+	answer  func(doc consumers.Document) int
+	j       *journal
+	ids     map[string]int
+	bad     []string
+	signed  int // the most signatures seen on one message
+}
+
+func newReceiver(t *testing.T) *receiver {
+	r := &receiver{j: newJournal(), ids: map[string]int{}}
+	r.Server = httptest.NewServer(http.HandlerFunc(r.receive))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *receiver) receive(w http.ResponseWriter, req *http.Request) {
+	body, _ := io.ReadAll(req.Body)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id, at := req.Header.Get("webhook-id"), req.Header.Get("webhook-timestamp")
+	signatures := strings.Fields(req.Header.Get("webhook-signature"))
+	r.signed = max(r.signed, len(signatures))
+	valid := false
+	for _, s := range r.secrets {
+		key, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(s, "whsec_"))
+		h := hmac.New(sha256.New, key)
+		io.WriteString(h, id+"."+at+"."+string(body))
+		for _, sig := range signatures {
+			valid = valid || sig == "v1,"+base64.StdEncoding.EncodeToString(h.Sum(nil))
+		}
+	}
+	if !valid {
+		r.bad = append(r.bad, id)
+	}
+	if strings.Contains(string(body), `"_ping"`) {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	doc, err := consumers.ParseDocument(body)
+	if err != nil {
+		r.bad = append(r.bad, err.Error())
+	}
+	status := http.StatusOK
+	if r.answer != nil {
+		status = r.answer(doc)
+	}
+	if status == http.StatusOK {
+		r.ids[id]++
+		r.j.leave(doc.Event.Stream, doc.Event.Sequence, true)
+		r.j.active[doc.Event.Stream]++
+	}
+	w.WriteHeader(status)
+}
+
+func TestWebhooksAreSignedOrderedAndParked(t *testing.T) {
+	store := openStore(t)
+	r := newReceiver(t)
+	cfg := consumers.WebhooksConfig{AllowPrivate: true, Poll: 50 * time.Millisecond, Timeout: 2 * time.Second,
+		Subscriber: consumers.Config{Attempts: 3, Backoff: quick, AsideAfter: time.Hour, Flush: 20 * time.Millisecond, LeaseTTL: 300 * time.Millisecond}}
+	if testing.Verbose() {
+		cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	hooks := consumers.NewWebhooks(store, cfg)
+	hook, secret, err := hooks.Create(t.Context(), consumers.Webhook{Org: "org1", URL: r.URL, Types: []string{"UserLocked"}}, consumers.FromBeginning())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.secrets = []string{secret}
+	ids := newUsers(t, store, 20, 3) // sequences 2, 3 and 4 are UserLocked
+	appendAll(t, store, eventstore.Append{Stream: "other", Org: "org2", Actor: "test", Expected: eventstore.NoStream, At: time.Now(), Events: encode(locked)})
+	outage := 5
+	r.answer = func(doc consumers.Document) int {
+		switch {
+		case outage > 0:
+			outage--
+			return http.StatusServiceUnavailable
+		case doc.Event.Stream == ids[3] && doc.Event.Sequence == 3:
+			return http.StatusBadRequest
+		}
+		return http.StatusOK
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = hooks.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+
+	admin := consumers.NewAdmin(store)
+	locked := func() (n int) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.ids)
+	}
+	until(t, "all but two", func() bool { return locked() == 58 })
+	until(t, "the parked user", func() bool {
+		p, err := admin.Parked(t.Context(), hook.Consumer(), 0)
+		return err == nil && len(p) == 1 && p[0].Class == "http_400" && p[0].Stream == ids[3] && p[0].Attempts == 3
+	})
+	// A second key, and both sign.
+	second, err := hooks.Rotate(t.Context(), "org1", hook.ID, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hooks.Rotate(t.Context(), "org2", hook.ID, time.Hour); !errors.Is(err, consumers.ErrNoWebhook) {
+		t.Errorf("another organisation rotates: %v", err)
+	}
+	if status, err := hooks.Ping(t.Context(), "org1", hook.ID); status != 204 || err != nil {
+		t.Errorf("ping: %d, %v", status, err)
+	}
+	r.mu.Lock()
+	if r.signed != 2 || len(r.bad) > 0 {
+		t.Errorf("%d signatures, bad: %v", r.signed, r.bad)
+	}
+	r.secrets = []string{second}
+	r.answer = nil
+	r.mu.Unlock()
+	if n, err := admin.Release(t.Context(), hook.Consumer(), ids[3]); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	until(t, "all of them", func() bool { return locked() == 60 })
+	// Replay: everything again, under the same ids.
+	if err := admin.Reset(t.Context(), hook.Consumer(), 0); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "everything twice", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, n := range r.ids {
+			if n < 2 {
+				return false
+			}
+		}
+		return true
+	})
+	r.mu.Lock()
+	if len(r.ids) != 60 || len(r.bad) > 0 {
+		t.Errorf("%d ids, bad: %v", len(r.ids), r.bad)
+	}
+	r.answer = func(consumers.Document) int { return http.StatusGone }
+	r.mu.Unlock()
+	newUsers(t, store, 1, 1)
+	until(t, "a disabled endpoint", func() bool {
+		h, err := hooks.Get(t.Context(), "org1", hook.ID)
+		return err == nil && !h.Enabled
+	})
+	// The secret is nowhere in clear.
+	var found bool
+	key, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(second, "whsec_"))
+	if err := store.Pool().QueryRow(t.Context(), `SELECT position($1::bytea IN secret) > 0 FROM webhooks`, key).Scan(&found); err != nil || found {
+		t.Errorf("the secret is stored in clear: %v, %v", found, err)
+	}
+}
+
+func TestWebhooksRefuseTargetsThatAreNotPublic(t *testing.T) {
+	store := openStore(t)
+	r := newReceiver(t)
+	hooks := consumers.NewWebhooks(store, consumers.WebhooksConfig{})
+	for _, u := range []string{
+		r.URL, "http://10.0.0.1/", "http://169.254.169.254/latest", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://[64:ff9b::7f00:1]/", "http://[fd00::1]/", "http://0.0.0.0/", "http://100.64.0.1/", "http://192.168.1.1:8080/",
+	} {
+		if _, _, err := hooks.Create(t.Context(), consumers.Webhook{URL: u}, consumers.FromNow()); !errors.Is(err, consumers.ErrTargetRefused) {
+			t.Errorf("%s: %v", u, err)
+		}
+	}
+	for _, u := range []string{"", "ftp://example.test/", "/path", "http://user:pass@example.test/"} {
+		if _, _, err := hooks.Create(t.Context(), consumers.Webhook{URL: u}, consumers.FromNow()); !errors.Is(err, consumers.ErrWebhookURL) {
+			t.Errorf("%s: %v", u, err)
+		}
+	}
+	// A name tells nothing until it is resolved: the dialled address decides,
+	// whatever other spellings of it there are.
+	_, port, _ := strings.Cut(strings.TrimPrefix(r.URL, "http://"), ":")
+	for _, host := range []string{"localhost", "127.1", "0x7f000001"} {
+		hook, _, err := hooks.Create(t.Context(), consumers.Webhook{URL: "http://" + host + ":" + port}, consumers.FromNow())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, err := hooks.Ping(t.Context(), "", hook.ID); err == nil {
+			t.Errorf("%s: answered %d", host, status)
+		} else if host == "localhost" && !errors.Is(err, consumers.ErrTargetRefused) {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	if len(r.ids)+len(r.bad)+r.signed > 0 {
+		t.Error("something reached the endpoint")
+	}
+}
