@@ -15,6 +15,7 @@ func TestFollowsTheLog(t *testing.T) {
 	for i := range 50 {
 		w.do(t, userID(i), "org1", person(i)...)
 	}
+	w.settle(t, "users") // so that what follows changes rows that are there
 	w.do(t, userID(3), "org1", domain.IDPLinked{ConfigID: "google", ExternalUserID: "g3", DisplayName: "Ada"})
 	w.do(t, userID(4), "org1", domain.UserDeactivated{})
 	w.do(t, userID(5), "org1", domain.UserRemoved{})

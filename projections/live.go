@@ -75,11 +75,14 @@ func (e *Engine) query(ctx context.Context, m Model, make func(version int, args
 		params := args[1:]
 		columns, joins := make(version, &params)
 		sql := "SELECT p.version, p.definition, p.position, p.updated_at" + columns + " FROM projections p " + joins + " WHERE p.name = $1 AND p.state = 'live'"
+		var (
+			found, definition int
+			at                At
+		)
 		rows, err := e.pool.Query(ctx, sql, append(args[:1:1], params...)...)
-		if err != nil {
-			return At{}, fmt.Errorf("projections: reading %s: %w", name, err)
+		if err == nil {
+			found, definition, at, err = scanLive(rows, version, m.Definition(), each)
 		}
-		found, definition, at, err := scanLive(rows, version, m.Definition(), each)
 		if dropped(err) {
 			version = 0
 			continue

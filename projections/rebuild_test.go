@@ -197,6 +197,39 @@ func TestRebuildUnderLoad(t *testing.T) {
 	stop()
 }
 
+// A reader that knows the old version only gets the new one's rows, and none
+// of the old.
+func TestReaderLearnsOfTheSwitch(t *testing.T) {
+	w := newWorld(t, users)
+	run(t, w.Engine)
+	w.do(t, userID(1), "org1", person(1)...)
+	w.settle(t, "users")
+	reader := w.engine(t, users)
+	if _, _, err := reader.UserByLoginName(t.Context(), Everywhere(), "user1"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time, the version that the reader knows is dropped
+		if _, err := w.Rebuild(t.Context(), "users", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := w.engine(t, users)
+	if _, _, err := again.UserByLoginName(t.Context(), Everywhere(), "user1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Rebuild(t.Context(), "users", nil); err != nil {
+		t.Fatal(err)
+	}
+	w.do(t, userID(1), "org1", domain.UserLocked{})
+	w.settle(t, "users")
+	for name, e := range map[string]*Engine{"of a dropped version": reader, "of a retired version": again} {
+		u, _, err := e.UserByLoginName(t.Context(), Everywhere(), "user1")
+		if err != nil || u.Sequence != 5 || u.State != domain.StateLocked {
+			t.Errorf("a reader %s got %+v, %v", name, u, err)
+		}
+	}
+}
+
 // A version that goes live by rollback has first caught up; readers notice
 // nothing of that either.
 func TestRollback(t *testing.T) {
@@ -275,7 +308,7 @@ func TestRebuildSurvivesKill(t *testing.T) {
 	w := &world{url: url, store: openStoreWith(t, url, keys), pool: openPool(t, url)}
 	w.Engine = w.engine(t, users)
 	run(t, w.Engine)
-	for i := 0; i < 4000; i += 500 {
+	for i := 0; i < 2000; i += 500 {
 		as := make([]eventstore.Append, 500)
 		for j := range as {
 			as[j] = eventstore.Append{Stream: userID(i + j), Org: "org1", Actor: "a", Expected: eventstore.NoStream, At: epochTime, Events: encode(person(i + j)...)}
