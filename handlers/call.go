@@ -9,9 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +31,8 @@ type call struct {
 	id string
 	// header is the request's: for RPCs, the metadata.
 	header http.Header
+	// query is the URL's: what REST has beside the message.
+	query url.Values
 	// out becomes the answer's header.
 	out http.Header
 	// origin is the scheme and host that links are built on.
@@ -60,7 +62,7 @@ func (s *server) around(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(e echo.Context) error {
 		started := s.deps.Now()
 		r, w := e.Request(), e.Response()
-		c := &call{id: requestID(r), header: r.Header, out: http.Header{}, origin: s.origin(r)}
+		c := &call{id: requestID(r), header: r.Header, query: r.URL.Query(), out: http.Header{}, origin: s.origin(r)}
 		h := w.Header()
 		h.Set("X-Request-Id", c.id)
 		h.Set("Cache-Control", "no-store")
@@ -157,7 +159,7 @@ func requestID(r *http.Request) string {
 
 // exposed are the answer's headers that a browser's script may read.
 var exposed = strings.Join([]string{"Grpc-Status", "Grpc-Message", "Grpc-Status-Details-Bin", "X-Request-Id",
-	positionHeader, positionTokenHeader, "Location", "WWW-Authenticate"}, ", ")
+	positionHeader, positionTokenHeader, throughHeader, "Location", "WWW-Authenticate"}, ", ")
 
 // cors sets the headers for browsers on an allowed origin, and reports whether
 // the request was a preflight, which wants nothing more.
@@ -317,10 +319,4 @@ func (l *limits) allow(token string) bool {
 	}
 	l.mu.Unlock()
 	return limiter.AllowN(l.now(), 1)
-}
-
-// parsePosition reads a bare position.
-func parsePosition(text string) (int64, bool) {
-	n, err := strconv.ParseInt(text, 10, 64)
-	return n, err == nil && n >= 0
 }

@@ -57,7 +57,7 @@ var (
 	errIdempotencyForm = domain.NewError(domain.KindInvalidArgument, "MUSTER-idempotencykey", "Idempotency key must be 1 to 255 visible characters")
 	errPosition        = domain.NewError(domain.KindInvalidArgument, "MUSTER-position", "Position must be a number or a position token")
 	errOtherHistory    = domain.NewError(domain.KindFailedPrecondition, "MUSTER-history", "Position belongs to another history of the log")
-	errNotYet          = domain.NewError(domain.KindUnavailable, "MUSTER-notyet", "Position has not been reached in time, try again")
+	errNotYet          = &domain.Error{Kind: domain.KindDeadlineExceeded, ID: "MUSTER-notyet", Message: "the log is at position %d, position %d was asked for"}
 	errErased          = domain.NewError(domain.KindNotFound, "MUSTER-erased", "User has been erased")
 	errBusyUser        = domain.NewError(domain.KindAborted, "MUSTER-busy", "User is being changed by others, try again")
 )

@@ -44,6 +44,9 @@ type system struct {
 	log    *lockedBuffer
 	http   *http.Client // HTTP/1.1
 	h2     *http.Client // HTTP/2 in clear text, as gRPC needs it
+	// shutdown ends the service once what it accepted is finished; the test
+	// fails when that takes long.
+	shutdown func()
 }
 
 // lockedBuffer collects log lines from many goroutines.
@@ -106,6 +109,10 @@ func start(t testing.TB, change func(*handlers.Deps)) *system {
 		Importer: &importer.Importer{Store: store, Passwords: password.NewPool(2, rand.Reader), Policy: policy, Now: time.Now, Rand: rand.Reader},
 		Log:      slog.New(slog.NewJSONHandler(s.log, nil)),
 	}
+	stopping := make(chan struct{})
+	rebuilds := handlers.NewRebuilds(engine, nil)
+	t.Cleanup(rebuilds.Close)
+	s.deps.Rebuilds, s.deps.Stopping = rebuilds, stopping
 	if change != nil {
 		change(&s.deps)
 	}
@@ -114,9 +121,10 @@ func start(t testing.TB, change func(*handlers.Deps)) *system {
 		t.Fatal(err)
 	}
 	server := handlers.NewHTTPServer("", handlers.New(s.deps), s.deps.Log)
+	server.RegisterOnShutdown(func() { close(stopping) })
 	served := make(chan struct{})
 	go func() { defer close(served); server.Serve(l) }()
-	t.Cleanup(func() {
+	s.shutdown = sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		if err := server.Shutdown(ctx); err != nil {
@@ -124,6 +132,7 @@ func start(t testing.TB, change func(*handlers.Deps)) *system {
 		}
 		<-served
 	})
+	t.Cleanup(s.shutdown)
 	s.url = "http://" + l.Addr().String()
 	s.http = &http.Client{Transport: &http.Transport{}}
 	var p http.Protocols

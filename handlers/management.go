@@ -154,7 +154,12 @@ func (s *server) answerPosition(c *call, r eventstore.Result) {
 
 // minPosition reads the position that a read has to wait for; 0 for none.
 func (s *server) minPosition(c *call) (eventstore.Position, error) {
-	text := c.header.Get(minPositionHeader)
+	return s.parsePosition(c.header.Get(minPositionHeader))
+}
+
+// parsePosition reads a position: a bare number, or the token that says which
+// history it counts in. Nothing is 0.
+func (s *server) parsePosition(text string) (eventstore.Position, error) {
 	if text == "" {
 		return 0, nil
 	}
@@ -162,8 +167,8 @@ func (s *server) minPosition(c *call) (eventstore.Position, error) {
 	if len(parts) != 1 && len(parts) != 3 {
 		return 0, errPosition
 	}
-	n, ok := parsePosition(parts[len(parts)-1])
-	if !ok {
+	n, err := strconv.ParseInt(parts[len(parts)-1], 10, 64)
+	if err != nil || n < 0 {
 		return 0, errPosition
 	}
 	if len(parts) == 3 && (parts[0] != s.deps.Store.LogID().String() || parts[1] != strconv.Itoa(int(s.deps.Store.Epoch()))) {

@@ -74,6 +74,12 @@ type Deps struct {
 	Bulk func(w http.ResponseWriter, r *http.Request, caller importer.Caller, origin string) error
 	// Jobs serves /v1/imports. Default: no such paths.
 	Jobs *importer.Jobs
+	// Rebuilds runs the rebuilds of read models that are asked for over HTTP.
+	// Default: no such calls.
+	Rebuilds *Rebuilds
+	// Stopping is closed when the service begins to shut down: open streams of
+	// events end then. Default: they end when the reader goes.
+	Stopping <-chan struct{}
 	// Extend adds routes that are not the wire's, such as pages. It may be nil.
 	Extend func(*echo.Echo)
 }
@@ -83,6 +89,8 @@ type server struct {
 	echo    *echo.Echo
 	limits  *limits
 	methods []protoreflect.MethodDescriptor
+	// streams has one entry for each open stream of events.
+	streams chan struct{}
 	// unimplemented answers the methods that there are not.
 	unimplemented http.Handler
 }
@@ -118,6 +126,8 @@ func New(d Deps) http.Handler {
 	s.bindAdmin()
 	s.bindAccess()
 	s.bindImports()
+	s.bindOperation()
+	s.bindEvents()
 	s.serveRPCTools()
 	s.serveOperation()
 	s.serveOpenAPI()

@@ -151,7 +151,11 @@ func TestMinimumPosition(t *testing.T) {
 	for _, ok := range []string{position, token, "0"} {
 		want(t, s.rest(t, "GET", path, "", "Muster-Min-Position", ok), 200, 0, "")
 	}
-	want(t, s.rest(t, "GET", path, "", "Muster-Min-Position", next(1)), 503, 14, "MUSTER-notyet")
+	late := s.rest(t, "GET", path, "", "Muster-Min-Position", next(1))
+	want(t, late, 504, 4, "MUSTER-notyet")
+	if text := "the log is at position " + position + ", position " + next(1) + " was asked for (MUSTER-notyet)"; late.Message != text {
+		t.Errorf("message %q, want %q", late.Message, text)
+	}
 	for _, bad := range []string{"x", "-1", "1.2", "1.2.3.4", token + "x"} {
 		want(t, s.rest(t, "GET", path, "", "Muster-Min-Position", bad), 400, 3, "MUSTER-position")
 	}

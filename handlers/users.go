@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -34,6 +36,7 @@ const (
 
 var (
 	errLimit  = domain.NewError(domain.KindInvalidArgument, "QUERY-4M0fs", "Limit is larger than 1000")
+	errAsOf   = domain.NewError(domain.KindInvalidArgument, "MUSTER-asof", "asOf must be a time of RFC 3339 or a position")
 	errOffset = domain.NewError(domain.KindInvalidArgument, "MUSTER-offset", "Offset is too large")
 )
 
@@ -97,7 +100,11 @@ func (s *server) reach(ctx context.Context, c *call, model string) error {
 	defer cancel()
 	err = s.deps.Store.Wait(bounded, position-1)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return errNotYet
+		head, err := s.deps.Store.Head(ctx)
+		if err != nil {
+			return err
+		}
+		return domain.NewError(domain.KindDeadlineExceeded, errNotYet.ID, fmt.Sprintf(errNotYet.Message, head.Position, position))
 	}
 	return err
 }
@@ -131,11 +138,32 @@ func (s *server) getUserByID(ctx context.Context, req *managementv1.GetUserByIDR
 	if err := s.reach(ctx, c, ""); err != nil {
 		return nil, err
 	}
-	u, err := s.deps.Projections.UserByID(ctx, projections.InOrg(c.org), req.GetId())
+	u, err := s.userAsOf(ctx, c, req.GetId())
 	if err != nil {
 		return nil, err
 	}
 	return &managementv1.GetUserByIDResponse{User: userMessage(u)}, nil
+}
+
+// userAsOf reads a user as the query's asOf wants: at a time (RFC 3339) or a
+// position of the log, from the events; without it, now.
+func (s *server) userAsOf(ctx context.Context, c *call, id string) (projections.User, error) {
+	scope, text := projections.InOrg(c.org), c.query.Get("asOf")
+	if text == "" {
+		return s.deps.Projections.UserByID(ctx, scope, id)
+	}
+	// An unescaped + of a zone arrives as a blank.
+	if at, err := time.Parse(time.RFC3339, strings.ReplaceAll(text, " ", "+")); err == nil {
+		return s.deps.Projections.UserAtTime(ctx, scope, id, at)
+	}
+	position, err := s.parsePosition(text)
+	switch {
+	case errors.Is(err, errPosition):
+		return projections.User{}, errAsOf
+	case err != nil:
+		return projections.User{}, err
+	}
+	return s.deps.Projections.UserAsOf(ctx, scope, id, position)
 }
 
 // scope is where a call that is global on the wire may look: everywhere for
