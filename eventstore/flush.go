@@ -115,6 +115,7 @@ func (l *lane) commit(ctx context.Context, batch []*pending) {
 		if len(batch) == 0 {
 			return
 		}
+		f.committing = false
 		err := l.ready(ctx)
 		if err == nil {
 			f.reset(batch)
@@ -124,17 +125,22 @@ func (l *lane) commit(ctx context.Context, batch []*pending) {
 			f.answer()
 			return
 		}
+		lost := f.committing && (l.conn == nil || l.conn.IsClosed())
 		if ctx.Err() != nil {
-			fail(batch, fmt.Errorf("%w: closing", ErrUnavailable))
+			if lost {
+				fail(batch, errCutOff)
+			} else {
+				fail(batch, fmt.Errorf("%w: closing", ErrUnavailable))
+			}
 			return
 		}
 
-		if f.committing && (l.conn == nil || l.conn.IsClosed()) {
+		if lost {
 			// The commit was sent and its answer is lost. The truth is in the
 			// database; until it is known nobody gets an answer.
 			base, landed, err := l.findOut(ctx, f.batch)
 			if err != nil {
-				fail(batch, fmt.Errorf("%w: the connection broke during the commit and the store closed before the outcome was known", ErrUnavailable))
+				fail(batch, errCutOff)
 				return
 			}
 			if landed {
@@ -191,6 +197,10 @@ func (l *lane) commit(ctx context.Context, batch []*pending) {
 		}
 	}
 }
+
+// errCutOff says that the store was closed before the outcome of a commit was
+// known. It is not ErrUnavailable, which promises that nothing was appended.
+var errCutOff = fmt.Errorf("eventstore: the store was closed during the commit: %w", context.Canceled)
 
 // live drops the appends whose callers have gone.
 func live(batch []*pending) []*pending {

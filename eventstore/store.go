@@ -167,8 +167,9 @@ func (s *Store) connect(ctx context.Context) (*pgx.Conn, error) {
 }
 
 // Close stops accepting appends, finishes those it accepted, and releases the
-// connections. When ctx ends first, what is still unfinished is cut off and
-// its callers get ErrUnavailable, or the truth when it is known.
+// connections. When ctx ends first, what is still unfinished is cut off: its
+// callers get ErrUnavailable when nothing of theirs was appended, and
+// context.Canceled when that is not known.
 func (s *Store) Close(ctx context.Context) error {
 	if s.closed.Swap(true) {
 		return nil

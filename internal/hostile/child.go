@@ -84,6 +84,9 @@ func (r *role) run() error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	s, l, err := r.open(ctx, v, log)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // told to end before there was anything to do
+		}
 		return err
 	}
 	if r.Kind == "writer" {

@@ -139,9 +139,13 @@ func (f *follower) lookBack(ctx context.Context) error {
 			break
 		}
 		k := sort.Search(len(f.seen), func(k int) bool { return f.seen[k].position >= now.position })
-		if then := f.seen[k]; then != now {
-			return failf("L1 changed", now.position, "a reader at %d looked back: first it saw sequence %d of %q at position %d, now there is sequence %d of %q",
-				f.checkpoint(), then.sequence, then.stream, then.position, now.sequence, now.stream)
+		switch then := f.seen[k]; {
+		case then.position != now.position:
+			return failf("L1 skipped", now.position, "a reader at %d looked back and found sequence %d of %q, which it was never given",
+				f.checkpoint(), now.sequence, now.stream)
+		case then != now:
+			return failf("L1 changed", now.position, "a reader at %d looked back: it had seen sequence %d of %q, now there is sequence %d of %q",
+				f.checkpoint(), then.sequence, then.stream, now.sequence, now.stream)
 		}
 	}
 	return nil

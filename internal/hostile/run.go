@@ -118,12 +118,15 @@ const enough = 150_000
 
 // try tries one variant until its time is over or it has failed.
 func (s *stage) try(v Variant) (out Outcome, err error) {
-	began := time.Now()
+	var began time.Time // the first log is there
 	out = Outcome{Variant: v, Seed: s.cfg.Seed, Troubles: map[string]int{}}
 	for out.Failure == nil && (out.Rounds == 0 || time.Since(began) < s.cfg.Duration) {
 		t, err := s.begin(v)
 		if err != nil {
 			return out, err
+		}
+		if out.Rounds == 0 {
+			began = time.Now()
 		}
 		for events := 0; out.Failure == nil && events < enough && (out.Rounds == 0 || time.Since(began) < s.cfg.Duration); {
 			out.Rounds++
@@ -141,16 +144,15 @@ func (s *stage) try(v Variant) (out Outcome, err error) {
 		out.Read += t.found.seen
 		if out.Failure != nil {
 			out.Failure.Round = out.Rounds
-			out.After = time.Since(began)
 			if v.Fault == "" {
 				out.Failure.Kept = t.dir
 			}
 		}
+		out.After = time.Since(began)
 		if err := t.end(out.Failure != nil && out.Failure.Kept != ""); err != nil {
 			return out, err
 		}
 	}
-	out.After = time.Since(began)
 	return out, nil
 }
 
