@@ -84,12 +84,16 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	handler, jobs, err := c.handler(a, store, engine, tokens, orgs)
+	rebuilds := handlers.NewRebuilds(engine, a.log)
+	defer rebuilds.Close()
+	stopping := make(chan struct{})
+	handler, jobs, err := c.handler(a, store, engine, tokens, orgs, rebuilds, stopping)
 	if err != nil {
 		return err
 	}
 	server := handlers.NewHTTPServer(c.Listen, handler, a.log)
 	server.RegisterOnShutdown(jobs.Stop)
+	server.RegisterOnShutdown(func() { close(stopping) })
 
 	// Workers outlive the HTTP server, so that calls under way can still wait
 	// for what they have written to be seen.
@@ -131,7 +135,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 }
 
 // handler wires what the HTTP server serves.
-func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.Engine, tokens *access.Tokens, orgs *access.Organisations) (http.Handler, *importer.Jobs, error) {
+func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.Engine, tokens *access.Tokens, orgs *access.Organisations, rebuilds *handlers.Rebuilds, stopping <-chan struct{}) (http.Handler, *importer.Jobs, error) {
 	proxies := make([]netip.Prefix, 0, len(c.TrustedProxies))
 	for _, s := range c.TrustedProxies {
 		p, err := netip.ParsePrefix(s)
@@ -171,6 +175,8 @@ func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.
 		Jobs:           jobs,
 		Bulk:           handlers.ServeBulk(jobs, a.log),
 		Projections:    engine,
+		Rebuilds:       rebuilds,
+		Stopping:       stopping,
 		Tokens:         tokens,
 		Organisations:  orgs,
 		Log:            a.log,
