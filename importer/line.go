@@ -41,6 +41,19 @@ func parseLine(s string) (parsed, error) {
 	return p, nil
 }
 
+// ParseLine reads one line of the stream and applies the rules of the wire's
+// edge to it. The error is a *domain.Error.
+func ParseLine(line string) (domain.ImportHuman, error) {
+	p, err := parseLine(line)
+	if err == nil {
+		err = p.edge()
+	}
+	if err != nil {
+		return domain.ImportHuman{}, err
+	}
+	return p.cmd, nil
+}
+
 // lineDecoder walks over a JSON text once.
 type lineDecoder struct {
 	s string
