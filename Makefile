@@ -26,6 +26,20 @@ test: ## run all tests, set-up included
 	go vet ./... && \
 	go test $$race -p 2 -count=1 -timeout 10m ./...
 
+# DURATION is how long the log is tried; a mutant, at most. SEED repeats a plan.
+DURATION ?= 60s
+SEED ?= 0
+
+.PHONY: test/hostile
+test/hostile: ## try to break the log for DURATION (60s): kills, cuts, pauses, strangers
+	@scripts/setup-postgres.sh
+	go run ./internal/hostile/run -duration $(DURATION) -seed $(SEED)
+
+.PHONY: test/mutants
+test/mutants: ## show that test/hostile catches wrong logs, each within DURATION
+	@scripts/setup-postgres.sh
+	go run -tags mutant ./internal/hostile/run -duration $(DURATION) -seed $(SEED) -round 3s -logs mutants
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## look for what the compiler lets pass
 	$(GOLANGCI_LINT) run ./...

@@ -229,7 +229,7 @@ func (t *trial) verify(ctx context.Context) (*Failure, error) {
 	defer func() { _ = s.Close(ctx) }()
 	var failure *Failure
 	_, err = s.Verify(ctx, eventstore.VerifyOptions{Claims: claimsOf}, func(f eventstore.Finding) {
-		if failure == nil {
+		if failure == nil && !(t.variant.Sparse && f.Kind == "hole") {
 			failure = failf("verify "+f.Kind, f.Position, "%s", f.Text)
 		}
 	})

@@ -174,7 +174,11 @@ func (t *trial) pauseBackend() error {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return err
 	}
-	t.later(t.between(5*time.Millisecond, 1200*time.Millisecond), func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+	d := t.between(5*time.Millisecond, 400*time.Millisecond)
+	if t.rng.IntN(4) == 0 {
+		d = t.between(time.Second, 2500*time.Millisecond)
+	}
+	t.later(d, func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
 	return nil
 }
 

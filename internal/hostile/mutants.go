@@ -20,12 +20,21 @@ const otherOrder = `
 		batch bigint, idx integer, position bigint NOT NULL, xid xid8 NOT NULL, PRIMARY KEY (batch, idx));
 	CREATE INDEX ON other_order (position);
 	CREATE SEQUENCE other_positions;
+	CREATE SEQUENCE other_bases;
 	GRANT SELECT, INSERT ON other_order TO muster_service;
-	GRANT USAGE ON SEQUENCE other_positions TO muster_service`
+	GRANT USAGE ON SEQUENCE other_positions, other_bases TO muster_service`
 
-// numbering inserts events and numbers them at the same time.
+// numbering inserts events and numbers them at the same time. Such a log takes
+// no lock to order commits by; a shared one lets a committer that has lost its
+// connection wait for the others.
 func numbering(position, xid string) map[string]string {
-	return map[string]string{"insert_events": `
+	return map[string]string{
+		"lock_log": `SELECT pg_advisory_xact_lock_shared(x'6d7573746572'::int8)`,
+		"bind_batch": `
+		INSERT INTO batches (base, n, id)
+		SELECT nextval('other_bases') * 10000, CASE WHEN EXISTS (SELECT FROM abandoned_batches WHERE id = $2::int8) THEN NULL ELSE $1::int4 END, $2::int8
+		RETURNING base`,
+		"insert_events": `
 		WITH added AS (
 			INSERT INTO events (batch, idx, slice, stream, sequence, id, type, schema, org, actor, at, data, sealed)
 			SELECT $1::int8, e.*
@@ -33,7 +42,8 @@ func numbering(position, xid string) map[string]string {
 			            $9::text[], $10::text[], $11::timestamptz[], $12::bytea[], $13::bytea[]) AS e
 			RETURNING batch, idx)
 		INSERT INTO other_order (batch, idx, position, xid)
-		SELECT batch, idx, ` + position + `, ` + xid + ` FROM (SELECT batch, idx FROM added ORDER BY idx) added`}
+		SELECT batch, idx, ` + position + `, ` + xid + ` FROM (SELECT batch, idx FROM added ORDER BY idx) added`,
+	}
 }
 
 // reading reads in the other order, behind a gate.

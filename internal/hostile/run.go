@@ -228,11 +228,15 @@ func (t *trial) round(troubles map[string]int) (*Failure, error) {
 	return failure, err
 }
 
-// start starts the round's processes. Readers go on from where the last
+// start starts the round's processes and waits until every writer has had an
+// answer: trouble before that is wasted. Readers go on from where the last
 // round's have stopped.
 func (t *trial) start() error {
+	sizes := map[string]int64{} // of the writers' records so far
 	for i := range t.cfg.Writers {
-		c, err := t.spawn("writer", fmt.Sprintf("writer-%d", i), t.primary)
+		name := fmt.Sprintf("writer-%d", i)
+		sizes[name] = t.recorded(name)
+		c, err := t.spawn("writer", name, t.primary)
 		if err != nil {
 			return err
 		}
@@ -245,7 +249,27 @@ func (t *trial) start() error {
 		}
 		t.readers = append(t.readers, c)
 	}
+	deadline := time.Now().Add(30 * time.Second)
+	for _, w := range t.writers {
+		for t.recorded(w.name) == sizes[w.name] {
+			if time.Now().After(deadline) {
+				return fmt.Errorf("hostile: %s does not begin: %s", w.name, tail(w.stderr.String()))
+			}
+			if !sleep(t.ctx, 10*time.Millisecond) {
+				return t.ctx.Err()
+			}
+		}
+	}
 	return nil
+}
+
+// recorded is the size of a child's record.
+func (t *trial) recorded(name string) int64 {
+	st, err := os.Stat(filepath.Join(t.dir, name))
+	if err != nil {
+		return 0 // not there yet
+	}
+	return st.Size()
 }
 
 // settle waits until the writers have finished and the readers have got to the
