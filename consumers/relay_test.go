@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -180,4 +181,48 @@ func TestSubjectsAreTokens(t *testing.T) {
 			t.Errorf("%q: %s, want %s", c.org, got, c.want)
 		}
 	}
+}
+
+// A second publisher makes the first one's batch fail as a whole, and asking
+// for the stream's end puts it right.
+func TestAPublisherOutOfStepPublishesNothing(t *testing.T) {
+	url := natsServer(t)
+	_, stream := streamOfEvents(t, url)
+	var pubs [2]*consumers.JetStream
+	for i := range pubs {
+		var err error
+		if pubs[i], err = consumers.NewJetStream(url, consumers.JetStreamConfig{}); err != nil {
+			t.Fatal(err)
+		}
+		defer pubs[i].Close()
+		if last, ok, err := pubs[i].Last(t.Context()); err != nil || !ok || last.Position != 0 {
+			t.Fatal(last, ok, err)
+		}
+	}
+	batch := func(from, to int) (out []*message.Message) {
+		for p := from; p <= to; p++ {
+			m := message.NewMessage(strconv.Itoa(p), []byte("{}"))
+			m.SetContext(t.Context())
+			m.Metadata = message.Metadata{consumers.MetaSubject: "muster.o.T.1", consumers.MetaPosition: strconv.Itoa(p), consumers.MetaEpoch: "1"}
+			out = append(out, m)
+		}
+		return out
+	}
+	if err := pubs[0].Publish("muster", batch(1, 3)...); err != nil {
+		t.Fatal(err)
+	}
+	if err := pubs[1].Publish("muster", batch(4, 6)...); err == nil {
+		t.Error("a publisher that is out of step can publish")
+	}
+	if err := pubs[1].Publish("muster", batch(4, 6)...); err == nil {
+		t.Error("a publisher goes on after a failure without asking")
+	}
+	dense(t, stream, 3)
+	if last, ok, err := pubs[1].Last(t.Context()); err != nil || !ok || last.Position != 3 || last.Epoch != 1 {
+		t.Fatal(last, ok, err)
+	}
+	if err := pubs[1].Publish("muster", batch(4, 6)...); err != nil {
+		t.Fatal(err)
+	}
+	dense(t, stream, 6)
 }
