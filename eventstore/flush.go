@@ -418,12 +418,11 @@ func (f *flush) run(ctx context.Context) error {
 	}
 	if err == nil {
 		f.judge()
-		if f.events == 0 && f.hopeful {
-			// no transaction was begun
-		} else if f.events == 0 {
-			err = f.leave(p)
-		} else {
+		switch {
+		case f.events > 0:
 			err = f.write(p)
+		case !f.hopeful: // a hopeful one has begun no transaction yet
+			err = f.leave(p)
 		}
 	}
 	if closeErr := p.Close(); err == nil {
@@ -563,7 +562,7 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 func (f *flush) judge() {
 	for i := range f.requests {
 		r := &f.requests[i]
-		if r.err = f.judgeOne(i, r); r.err != nil || r.first < 0 {
+		if r.err = f.judgeOne(r); r.err != nil || r.first < 0 {
 			continue
 		}
 		h := f.heads[r.a.Stream]
@@ -587,7 +586,7 @@ func (f *flush) judge() {
 
 // judgeOne returns why the request fails, if it does. For one that appends it
 // sets first; for one that repeats another it sets the result or same.
-func (f *flush) judgeOne(i int, r *request) error {
+func (f *flush) judgeOne(r *request) error {
 	if r.a.Idempotency != nil {
 		if earlier := f.repeats[r.key]; earlier != nil {
 			if earlier.request != r.request {

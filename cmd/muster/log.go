@@ -221,10 +221,10 @@ func (c *eventsCmd) Run(a *app) error {
 
 // ended forgives the error of a command that was interrupted on purpose.
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // audit writes into the log that sealed fields are about to be shown.
