@@ -30,6 +30,12 @@ import (
 
 type serveCmd struct {
 	Listen         string        `env:"MUSTER_LISTEN" default:":8080" help:"Address to listen on."`
+	TLSCert        string        `env:"MUSTER_TLS_CERT" name:"tls-cert" placeholder:"FILE" help:"Certificate and its chain, PEM; with it the service speaks TLS only."`
+	TLSKey         string        `env:"MUSTER_TLS_KEY" name:"tls-key" placeholder:"FILE" help:"The certificate's private key, PEM."`
+	OIDCIssuer     string        `env:"MUSTER_OIDC_ISSUER" name:"oidc-issuer" placeholder:"URL" help:"OpenID Connect issuer whose JWTs are good beside our own tokens."`
+	OIDCAudience   string        `env:"MUSTER_OIDC_AUDIENCE" name:"oidc-audience" placeholder:"ID" help:"What has to be among a JWT's aud."`
+	OIDCRoleClaim  string        `env:"MUSTER_OIDC_ROLE_CLAIM" name:"oidc-role-claim" default:"muster_roles" help:"Claim that holds roles: a text, a list, or an object's keys; dots lead into objects."`
+	OIDCOrgClaim   string        `env:"MUSTER_OIDC_ORG_CLAIM" name:"oidc-org-claim" default:"muster_org" help:"Claim that holds the organisation's id."`
 	PublicURL      string        `env:"MUSTER_PUBLIC_URL" placeholder:"URL" help:"What links begin with; unset: the scheme and host that a call arrived on."`
 	AdminToken     string        `env:"MUSTER_ADMIN_TOKEN" placeholder:"TOKEN" help:"The admin's token; unset: generated, kept in admin.token in the data folder."`
 	IDPConfigs     []string      `env:"MUSTER_IDP_CONFIGS" name:"idp-configs" placeholder:"ID" help:"Identity providers that links may name; unset: any."`
@@ -71,15 +77,26 @@ func (c *serveCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return errors.New("MUSTER_TLS_CERT and MUSTER_TLS_KEY go together")
+	}
 	listener, err := (&net.ListenConfig{}).Listen(a, "tcp", c.Listen)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
-	address := localAddress(listener.Addr())
+	address := localAddress(listener.Addr(), c.TLSCert != "")
 
 	engine := projections.New(store, store.Pool(), projections.Models(), projections.Config{Logger: a.log})
 	tokens := access.NewTokens(store.Pool(), token, org, time.Now)
+	if c.OIDCIssuer != "" {
+		if c.OIDCAudience == "" {
+			return errors.New("MUSTER_OIDC_ISSUER needs MUSTER_OIDC_AUDIENCE: whoever else's tokens would be good as well")
+		}
+		tokens.Trust(access.NewIssuer(access.IssuerConfig{
+			URL: c.OIDCIssuer, Audience: c.OIDCAudience, RoleClaim: c.OIDCRoleClaim, OrgClaim: c.OIDCOrgClaim, DefaultOrg: org,
+		}))
+	}
 	router, err := c.consumers(a, store, address)
 	if err != nil {
 		return err
@@ -104,7 +121,11 @@ func (c *serveCmd) Run(a *app) (err error) {
 	group.Go(func() error { return router.Run(workers) })
 	group.Go(func() error { tokens.Run(workers, 10*time.Second, a.log); return nil })
 	group.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		serve := server.Serve
+		if c.TLSCert != "" {
+			serve = func(l net.Listener) error { return server.ServeTLS(l, c.TLSCert, c.TLSKey) }
+		}
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
@@ -227,15 +248,19 @@ func (c *serveCmd) consumers(a *app, store *eventstore.Store, address string) (*
 }
 
 // localAddress is how a person on this machine reaches the listener.
-func localAddress(addr net.Addr) string {
+func localAddress(addr net.Addr, secure bool) string {
+	scheme := "http://"
+	if secure {
+		scheme = "https://"
+	}
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
-		return "http://" + addr.String()
+		return scheme + addr.String()
 	}
 	if ip, err := netip.ParseAddr(host); err == nil && (ip.IsUnspecified() || ip.IsLoopback()) {
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	return scheme + net.JoinHostPort(host, port)
 }
 
 // greet tells a person what to do next.

@@ -58,6 +58,8 @@ type Tokens struct {
 	// "" when there is no administrator's token.
 	adminOrg string
 	hasAdmin bool
+	// issuer's JWTs are good as well; nil for none.
+	issuer *Issuer
 
 	flights singleflight.Group
 
@@ -82,6 +84,10 @@ func NewTokens(pool *pgxpool.Pool, adminSecret, adminOrg string, now func() time
 		known: map[[sha256.Size]byte]answer{}, used: map[string]time.Time{},
 	}
 }
+
+// Trust makes an issuer's JWTs good as well. It is for the time before the
+// first call.
+func (t *Tokens) Trust(i *Issuer) { t.issuer = i }
 
 const tokenColumns = `id, name, org, role, created_at, created_by, expires_at, revoked_at, last_used_at`
 
@@ -170,8 +176,9 @@ func (t *Tokens) Revoke(ctx context.Context, id string) (Token, error) {
 	return k, nil
 }
 
-// Authenticate finds the token that an Authorization header carries. Errors:
-// ErrNoHeader, ErrHeader, ErrToken; others are the database's.
+// Authenticate finds the token that an Authorization header carries: the
+// administrator's, one of ours, or a JWT of a trusted issuer. Errors:
+// ErrNoHeader, ErrHeader, ErrToken, ErrIssuer; others are the database's.
 func (t *Tokens) Authenticate(ctx context.Context, header string) (Token, error) {
 	if header == "" {
 		return Token{}, ErrNoHeader
@@ -185,6 +192,9 @@ func (t *Tokens) Authenticate(ctx context.Context, header string) (Token, error)
 	hash := sha256.Sum256([]byte(secret))
 	if t.hasAdmin && subtle.ConstantTimeCompare(hash[:], t.admin[:]) == 1 {
 		return Token{ID: AdminID, Name: adminName, Org: t.adminOrg, Role: IAMOwner}, nil
+	}
+	if t.issuer != nil && isJWT(secret) {
+		return t.issuer.authenticate(ctx, secret)
 	}
 	a, err := t.lookUp(ctx, hash)
 	if err != nil {
