@@ -53,3 +53,7 @@ $(GOLANGCI_LINT):
 .PHONY: generate
 generate: ## write the Go code of the wire messages anew from proto/
 	go run ./internal/protogen
+
+.PHONY: bench
+bench: ## measure, beside limits and peers, what the README quotes; ARGS='-only log'
+	@if [ -z "$${DATABASE_URL:-}" ]; then scripts/setup-postgres.sh; fi && cd internal/bench && go run . $(ARGS)
