@@ -26,7 +26,7 @@ func TestACheckpointOfALostHistory(t *testing.T) {
 		}
 	}
 	j := newJournal()
-	_, stop := consume(t, store, "fork", consumers.Config{Backoff: quick}, handle(j))
+	_, stop := consume(t, store, "fork", consumers.Config{Backoff: quick, LeaseTTL: 400 * time.Millisecond}, handle(j))
 	until(t, "all events", func() bool { return j.count() == 20 })
 	admin := consumers.NewAdmin(store)
 	until(t, "the parked one", func() bool { p, _ := admin.Parked(t.Context(), "fork", 0); return len(p) == 1 })
@@ -60,7 +60,7 @@ func TestACheckpointOfALostHistory(t *testing.T) {
 		t.Errorf("stopped with %v", err)
 	}
 	again := newJournal()
-	consume(t, store, "fork", consumers.Config{RewindOnFork: true, Backoff: quick}, handle(again))
+	consume(t, store, "fork", consumers.Config{RewindOnFork: true, Backoff: quick, LeaseTTL: 400 * time.Millisecond}, handle(again))
 	until(t, "everything from the fork on", func() bool { return again.count() == 10 })
 	until(t, "the parked one", func() bool { p, _ := admin.Parked(t.Context(), "fork", 0); return len(p) == 1 && p[0].Epoch == 2 })
 	if again.count() != 10 {

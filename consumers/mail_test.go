@@ -137,7 +137,7 @@ func startMail(t *testing.T, store *eventstore.Store, cfg consumers.MailConfig, 
 	if base.Backoff == nil {
 		base.Backoff = quick
 	}
-	base.Flush = 20 * time.Millisecond
+	base.Flush, base.LeaseTTL = 20*time.Millisecond, 400*time.Millisecond
 	_, stop := consume(t, store, consumers.MailConsumer, m.Subscription(base), m.Handle)
 	return m, stop
 }
