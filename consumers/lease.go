@@ -375,6 +375,10 @@ func (g *group) leave(ctx context.Context) {
 	}
 	g.mu.Unlock()
 	err := g.giveBack(ctx)
+	if err == nil { // what was taken and never worked on, after an error
+		_, err = g.store.Pool().Exec(ctx, `
+			UPDATE consumer_ranges SET owner = NULL, expires_at = '-infinity' WHERE consumer = $1 AND owner = $2`, g.name, g.instance)
+	}
 	if err == nil {
 		_, err = g.store.Pool().Exec(ctx, `DELETE FROM consumer_members WHERE consumer = $1 AND instance = $2`, g.name, g.instance)
 	}
