@@ -69,11 +69,11 @@ func personal[R any](name string, f func(*R) *string) column[R] {
 	return column[R]{name: name, kind: kindText, text: f, personal: true}
 }
 
-func int2[R any](name string, f func(*R) *int16) column[R] {
+func smallint[R any](name string, f func(*R) *int16) column[R] {
 	return column[R]{name: name, kind: kindInt2, int2: f}
 }
 
-func int8[R any](name string, f func(*R) *int64) column[R] {
+func bigint[R any](name string, f func(*R) *int64) column[R] {
 	return column[R]{name: name, kind: kindInt8, int8: f}
 }
 

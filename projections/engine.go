@@ -171,7 +171,7 @@ func (e *Engine) work(ctx context.Context, m Model) error {
 		var wait time.Duration
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end was asked for
 		case err == nil || errors.Is(err, errFenced):
 			backoff = 100 * time.Millisecond
 			wait = backoff // the next version, or the same one by another owner

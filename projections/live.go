@@ -49,16 +49,16 @@ type At struct {
 var errDefinition = domain.NewError(domain.KindUnavailable, "MUSTER-definition", "The read model is being rebuilt for another version of the service")
 
 // query reads the live version of a model in one statement, and so in one
-// snapshot: make gets the version to name in its SQL, and the statement
+// snapshot: build gets the version to name in its SQL, and the statement
 //
 //	SELECT version, definition, position, updated_at, … WHERE name = $1 AND state = 'live'
 //
 // finds out whether that was the live one. If not, the answer is thrown away
 // and asked for again. each gets the values of each row, in binary form,
-// behind the first four; they are only good until it returns. make is called
+// behind the first four; they are only good until it returns. build is called
 // with $1 already in args, and returns what comes between "SELECT version,
 // definition, position, updated_at" and "WHERE".
-func (e *Engine) query(ctx context.Context, m Model, make func(version int, args *[]any) (columns, joins string), each func(values [][]byte) error) (At, error) {
+func (e *Engine) query(ctx context.Context, m Model, build func(version int, args *[]any) (columns, joins string), each func(values [][]byte) error) (At, error) {
 	name := m.Name()
 	e.mu.Lock()
 	version := e.live[name]
@@ -73,7 +73,7 @@ func (e *Engine) query(ctx context.Context, m Model, make func(version int, args
 		}
 		args := []any{pgx.QueryResultFormats{1}, name}
 		params := args[1:]
-		columns, joins := make(version, &params)
+		columns, joins := build(version, &params)
 		sql := "SELECT p.version, p.definition, p.position, p.updated_at" + columns + " FROM projections p " + joins + " WHERE p.name = $1 AND p.state = 'live'"
 		var (
 			found, definition int

@@ -75,12 +75,12 @@ func TestSurvivesCutConnections(t *testing.T) {
 	run(t, w.Engine)
 	ctx, cancel := context.WithCancel(t.Context())
 	var cutter sync.WaitGroup
+	cuts := 0
 	cutter.Go(func() {
 		for sleep(ctx, 40*time.Millisecond) == nil {
 			// Only the projection's transactions: the store's own recovery is
 			// tested where it lives.
-			_, _ = w.pool.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-				WHERE datname = current_database() AND pid <> pg_backend_pid() AND query ~ 'read_models|UPDATE projections' AND query !~ 'pg_stat'`)
+			cuts += w.cut(t, `query ~ 'read_models|UPDATE projections|projection_stopped'`)
 		}
 	})
 	for i := range 400 {
@@ -91,6 +91,10 @@ func TestSurvivesCutConnections(t *testing.T) {
 	}
 	cancel()
 	cutter.Wait()
+	if cuts == 0 {
+		t.Error("no connection was cut")
+	}
+	t.Logf("%d connections were cut", cuts)
 	w.settle(t, "users", "idp_links")
 	w.sound(t, "users")
 	w.sound(t, "idp_links")

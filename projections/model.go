@@ -244,7 +244,8 @@ func (m *model[R]) step(rows, scratch []R, f *fact) (after, spare []R, err error
 			err = errPanic
 		}
 		if err != nil {
-			after = append(rows[:0], scratch...)
+			rows = append(rows[:0], scratch...)
+			after = rows
 		}
 		spare = scratch
 	}()
@@ -548,9 +549,7 @@ func arrayOID(k kind) uint32 {
 	}
 }
 
-// shards is how many parts each counter has.
-const shards = eventstore.Slices / slicesPerShard
-
+// slicesPerShard is how many slices share a part of each counter.
 const slicesPerShard = 16
 
 type counter struct {

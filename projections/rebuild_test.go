@@ -54,7 +54,7 @@ func (w *world) traffic(t testing.TB, from int) *traffic {
 				t.Errorf("changing: %v", err)
 				return
 			}
-			_ = sleep(ctx, 2*time.Millisecond)
+			_ = sleep(ctx, 4*time.Millisecond)
 		}
 	})
 	var once sync.Once
@@ -144,19 +144,23 @@ func TestRebuildUnderLoad(t *testing.T) {
 		}
 		e := New(w.store, pool, []Model{users}, Config{Instance: "rebuilder", Logger: testLog(t), Batch: 200})
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(time.Duration(5+rng.IntN(400))*time.Millisecond, func() {
+		dead := make(chan struct{})
+		time.AfterFunc(time.Duration(5+rng.IntN(200))*time.Millisecond, func() {
 			if rng.IntN(2) == 0 {
 				cancel()
 			}
-			_, _ = w.pool.Exec(context.Background(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rebuilder' AND datname = current_database()`)
+			w.cut(t, `application_name = 'rebuilder'`)
+			close(dead)
 		})
 		_, err = e.Rebuild(ctx, "users", nil)
+		<-dead
 		cancel()
 		pool.Close()
 		if err != nil {
 			killed++
-			// What the dead one held has to run out first.
-			if _, err := w.pool.Exec(t.Context(), `UPDATE projections SET lease_until = '-infinity' WHERE state = 'building'`); err != nil {
+			// What the dead one held runs out, but not so long ago that the running
+			// engine takes the rebuild up.
+			if _, err := w.pool.Exec(t.Context(), `UPDATE projections SET lease_until = now() - interval '1 second' WHERE state = 'building'`); err != nil {
 				t.Fatal(err)
 			}
 		}

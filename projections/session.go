@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -246,13 +247,11 @@ func (s *session) follow(ctx context.Context, beat func()) error {
 	reading, cancel := context.WithCancel(ctx)
 	batches := make(chan *batch)
 	ended := make(chan error, 1)
-	go func() { ended <- s.readAhead(reading, s.cp.Position, batches) }()
-	joined := false
+	var reader sync.WaitGroup
+	reader.Go(func() { ended <- s.readAhead(reading, s.cp.Position, batches) })
 	defer func() {
 		cancel()
-		if !joined {
-			<-ended
-		}
+		reader.Wait()
 		s.release(ctx)
 	}()
 	tick := time.NewTicker(s.e.cfg.Lease / 4)
@@ -276,7 +275,6 @@ func (s *session) follow(ctx context.Context, beat func()) error {
 				return err
 			}
 		case err := <-ended:
-			joined = true
 			if ctx.Err() != nil {
 				return nil
 			}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/muster-id/muster/domain"
@@ -92,6 +93,26 @@ func newWorld(t testing.TB, models ...Model) *world {
 // engine is another instance on the world's database.
 func (w *world) engine(t testing.TB, models ...Model) *Engine {
 	return New(w.store, w.pool, models, Config{Instance: t.Name(), Logger: testLog(t), Batch: 200, WaitLimit: time.Minute})
+}
+
+// cut breaks the database connections that a condition on pg_stat_activity
+// selects, and returns how many. It takes a superuser, which the service is not.
+func (w *world) cut(t testing.TB, condition string) (n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, w.url)
+	if err != nil {
+		t.Errorf("connecting: %v", err)
+		return 0
+	}
+	defer conn.Close(ctx)
+	err = conn.QueryRow(ctx, `SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+		WHERE datname = current_database() AND pid <> pg_backend_pid() AND `+condition).Scan(&n)
+	if err != nil {
+		t.Errorf("cutting connections: %v", err)
+	}
+	return n
 }
 
 // run runs an engine until the test ends or stop is called.

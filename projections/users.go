@@ -58,10 +58,10 @@ var users = define(definition[userRow]{
 	columns: []column[userRow]{
 		text("id", func(r *userRow) *string { return &r.id }),
 		text("org", func(r *userRow) *string { return &r.org }),
-		int2("slice", func(r *userRow) *int16 { return &r.slice }),
-		int2("state", func(r *userRow) *int16 { return &r.state }),
-		int8("sequence", func(r *userRow) *int64 { return &r.sequence }),
-		int8("position", func(r *userRow) *int64 { return &r.position }),
+		smallint("slice", func(r *userRow) *int16 { return &r.slice }),
+		smallint("state", func(r *userRow) *int16 { return &r.state }),
+		bigint("sequence", func(r *userRow) *int64 { return &r.sequence }),
+		bigint("position", func(r *userRow) *int64 { return &r.position }),
 		moment("created_at", func(r *userRow) *micros { return &r.created }),
 		moment("changed_at", func(r *userRow) *micros { return &r.changed }),
 		personal("user_name", func(r *userRow) *string { return &r.userName }),
@@ -75,7 +75,7 @@ var users = define(definition[userRow]{
 		personal("display_name", func(r *userRow) *string { return &r.displayName }),
 		personal("display_key", func(r *userRow) *string { return &r.displayKey }),
 		personal("language", func(r *userRow) *string { return &r.language }),
-		int2("gender", func(r *userRow) *int16 { return &r.gender }),
+		smallint("gender", func(r *userRow) *int16 { return &r.gender }),
 		personal("email", func(r *userRow) *string { return &r.email }),
 		personal("email_key", func(r *userRow) *string { return &r.emailKey }),
 		flag("email_verified", func(r *userRow) *bool { return &r.emailVerified }),
@@ -86,7 +86,7 @@ var users = define(definition[userRow]{
 		flag("change_required", func(r *userRow) *bool { return &r.changeRequired }),
 		moment("password_changed_at", func(r *userRow) *micros { return &r.passwordChanged }),
 		flag("has_totp", func(r *userRow) *bool { return &r.hasTOTP }),
-		int2("passkeys", func(r *userRow) *int16 { return &r.passkeys }),
+		smallint("passkeys", func(r *userRow) *int16 { return &r.passkeys }),
 	},
 	// The keys are in byte order (COLLATE "C"), so each of these serves
 	// equality, prefixes and sorting.
