@@ -32,7 +32,7 @@ func searchWorld(t *testing.T) *world {
 	for _, o := range []string{"org1", "org2"} {
 		w.do(t, domain.OrganisationStream(o), o, domain.OrganisationAdded{Name: "The " + o})
 	}
-	w.settle(t, "users", "organisations")
+	w.settle(t, "users", "organisations", "idp_links")
 	return w
 }
 
