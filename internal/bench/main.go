@@ -43,6 +43,8 @@ type section struct {
 
 var sections = []section{
 	{"log", benchLog},
+	{"http", benchHTTP},
+	{"read", benchRead},
 }
 
 func main() {
