@@ -54,6 +54,7 @@ func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 	if q.Limit <= 0 {
 		q.Limit = 1000
 	}
+	filtered := q.filtered()
 	if q.FirstSlice == 0 && q.LastSlice == 0 {
 		q.LastSlice = Slices - 1
 	}
@@ -68,7 +69,7 @@ func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 	}
 	page := Page{Through: q.After}
 	window := Position(q.Limit)
-	if q.filtered() {
+	if filtered {
 		window = max(window, filterWindow)
 	}
 	var types any
@@ -85,7 +86,7 @@ func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 		if err != nil {
 			return Page{}, fmt.Errorf("eventstore: reading: %w", err)
 		}
-		got, err := s.collect(rows, nil)
+		got, err := s.collect(rows, nil, int(min(through-page.Through, Position(q.Limit))))
 		if err != nil {
 			return Page{}, err
 		}
@@ -118,7 +119,7 @@ func (s *Store) ReadStream(ctx context.Context, stream string, after int64) ([]E
 	if err != nil {
 		return nil, fmt.Errorf("eventstore: reading a stream: %w", err)
 	}
-	return s.collect(rows, nil)
+	return s.collect(rows, nil, 0)
 }
 
 // ReadSlices reads all streams of the slices from first to last, inclusive, up
@@ -133,7 +134,7 @@ func (s *Store) ReadSlices(ctx context.Context, first, last int16, upTo Position
 	if err != nil {
 		return fmt.Errorf("eventstore: reading slices: %w", err)
 	}
-	_, err = s.collect(rows, each)
+	_, err = s.collect(rows, each, runSize)
 	return err
 }
 
@@ -266,11 +267,12 @@ const runSize = 4096
 
 // collect decodes the rows of one of the reading statements, from the wire's
 // binary form straight into events. Without each it returns them all; with
-// each it hands them on in runs that end between two streams.
-func (s *Store) collect(rows pgx.Rows, each func([]Event) error) ([]Event, error) {
+// each it hands them on in runs that end between two streams. It makes room for
+// expect events beforehand.
+func (s *Store) collect(rows pgx.Rows, each func([]Event) error, expect int) ([]Event, error) {
 	defer rows.Close()
 	var (
-		events  []Event
+		events  = make([]Event, 0, expect)
 		epochs  = *s.epochs.Load()
 		strings = interner{}
 	)
@@ -317,8 +319,11 @@ func (s *Store) collect(rows pgx.Rows, each func([]Event) error) ([]Event, error
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("eventstore: reading: %w", err)
 	}
-	if each != nil && len(events) > 0 {
+	switch {
+	case each != nil && len(events) > 0:
 		return nil, each(events)
+	case len(events) == 0:
+		return nil, nil
 	}
 	return events, nil
 }

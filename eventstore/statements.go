@@ -41,6 +41,7 @@ var (
 	sqlBindBatch string
 	//go:embed sql/read.sql
 	sqlRead string
+
 	//go:embed sql/read_stream.sql
 	sqlReadStream string
 	//go:embed sql/read_slices.sql

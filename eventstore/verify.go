@@ -218,7 +218,7 @@ func (v *verifier) slices(ctx context.Context, first, last int16) error {
 	_, err = v.store.collect(rows, func(events []Event) error {
 		expected = append(expected, v.check(ctx, heads, events)...)
 		return nil
-	})
+	}, runSize)
 	if err != nil {
 		return err
 	}

@@ -20,12 +20,15 @@ END
 $$;
 -- +goose StatementEnd
 
--- Whoever migrates must be able to act as the service. Concurrent grants of
--- the same membership, from other databases, collide harmlessly.
+-- Whoever migrates must be able to act as the service. From PostgreSQL 16 on
+-- being a member is not enough for that: who creates a role becomes one, without
+-- the right to act as it.
 -- +goose StatementBegin
 DO $$
+DECLARE
+    right_to_act text := CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
-    IF NOT pg_has_role(current_user, 'muster_service', 'MEMBER') THEN
+    IF NOT pg_has_role(current_user, 'muster_service', right_to_act) THEN
         EXECUTE format('GRANT muster_service TO %I', current_user);
     END IF;
 END
