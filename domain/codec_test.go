@@ -140,7 +140,7 @@ func TestSealedPartHoldsWhatIsPersonal(t *testing.T) {
 		domain.TypePersonalDataRead:             {"What"},
 		domain.TypeHumanAdded:                   {"Job", "Line"},
 		domain.TypeImportStarted:                {"OnConflict", "Notify"},
-		domain.TypeImportSecretAdded:            {"Ref"},
+		domain.TypeImportSecretAdded:            {"Ref", "Line"},
 		domain.TypeImportFinished:               {"Created", "Updated", "Skipped", "Failed"},
 		domain.TypeImportUndone:                 {"Removed", "Kept"},
 	}

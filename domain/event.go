@@ -280,6 +280,8 @@ type ImportStarted struct {
 // with, under a reference that they hold.
 type ImportSecretAdded struct {
 	Ref string
+	// Line is the job's line that told it; hashes behind it may refer to it.
+	Line int64
 	// Secret is a password.Secret in JSON. Personal, in that it is sealed.
 	Secret []byte
 }

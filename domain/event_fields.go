@@ -248,6 +248,7 @@ func (e *ImportStarted) sealed(c *coder) {
 
 func (e *ImportSecretAdded) open(c *coder) {
 	c.str(1, &e.Ref)
+	c.int(2, &e.Line)
 }
 
 func (e *ImportSecretAdded) sealed(c *coder) {

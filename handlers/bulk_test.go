@@ -292,3 +292,46 @@ func TestBulkTakesCompressedBodies(t *testing.T) {
 		t.Errorf("br: %s", a.Body)
 	}
 }
+
+// TestBulkFirstLineWins has every user name many times: whatever is committed
+// when, the first line gets it, dry or not, and the later ones are judged as if
+// each had come alone.
+func TestBulkFirstLineWins(t *testing.T) {
+	s := start(t, withJobs)
+	var b strings.Builder
+	for n := range 3000 {
+		line := person(n%400 + 1)
+		if n%400%2 == 0 {
+			line = strings.Replace(line, "{", fmt.Sprintf(`{"userId":"u-%d",`, n%400+1), 1)
+		}
+		b.WriteString(line + "\n")
+	}
+	for _, query := range []string{"dryRun=true", "onConflict=skip&dryRun=true", ""} {
+		got := s.bulk(t, s.h2, query, strings.NewReader(b.String()))
+		for i, a := range got[:3000] {
+			want, id, field := "created", "", ""
+			switch {
+			case i >= 400 && strings.Contains(query, "skip"):
+				want = "skipped"
+			case i >= 400 && i%400%2 == 0:
+				want, id, field = "failed", "V3-DKcYh", "userId"
+			case i >= 400:
+				want, id, field = "failed", "V3-DKcYh", "userName"
+			}
+			if a.Line != int64(i+1) || a.Outcome != want || a.id() != id || a.Field != field {
+				t.Fatalf("%q line %d: %+v", query, i+1, a)
+			}
+		}
+	}
+	// Each line changes what the one before has made.
+	var updates strings.Builder
+	for n := range 30 {
+		updates.WriteString(strings.Replace(person(5), "Lind", fmt.Sprintf("Lind-%d", n), 1) + "\n")
+	}
+	got := s.bulk(t, s.http, "onConflict=update", strings.NewReader(updates.String()))
+	for i, a := range got[:30] {
+		if want := fmt.Sprint(5 + i); a.Outcome != "updated" || a.Details.Sequence != want {
+			t.Errorf("update %d: %+v", i, a)
+		}
+	}
+}

@@ -55,8 +55,8 @@ type intake struct {
 	// 0 for none.
 	bound func(line int64) (int64, error)
 	// control is told of the lines that are not a person's.
-	control func(line []byte) error
-	// idle is told before each wait for input.
+	control func(n int64, line []byte) error
+	// line is the number of the last line read.
 	line int64
 
 	mu      sync.Mutex // guards what follows
@@ -132,7 +132,7 @@ func (t *intake) read() error {
 		case tooLong || len(text) > maxLine:
 			text, s.err = nil, errLineTooLong
 		case bytes.HasPrefix(trimmed, controlPrefix):
-			s.err, s.control = t.control(text), true
+			s.err, s.control = t.control(t.line, text), true
 			if s.err != nil && !isLineError(s.err) {
 				return s.err
 			}

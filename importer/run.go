@@ -145,7 +145,7 @@ func (r *Run) Stream(ctx context.Context, in io.Reader, out io.Writer, interrupt
 
 	answers := newSpool(r.jobs.TempDir, out)
 	lines := newIntake(in, r.opts.FromLine-1)
-	lines.bound, lines.control = func(line int64) (int64, error) { return r.bound(work, line) }, func(line []byte) error { return r.control(work, line) }
+	lines.bound, lines.control = func(line int64) (int64, error) { return r.bound(work, line) }, func(n int64, line []byte) error { return r.control(work, n, line) }
 
 	var all sync.WaitGroup
 	over := make(chan struct{})
@@ -201,7 +201,7 @@ func (r *Run) Stream(ctx context.Context, in io.Reader, out io.Writer, interrupt
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = context.Cause(ctx)
 	}
-	if readErr != nil && (err == nil || errors.Is(err, errShort)) {
+	if readErr != nil && (err == nil || err == error(errShort)) {
 		err = readErr
 		if domainErr := (*domain.Error)(nil); !errors.As(err, &domainErr) {
 			err = errBrokenBody.Because(readErr)
@@ -393,7 +393,10 @@ func (r *Run) prepareRow(w *row, text string, at time.Time) error {
 		return err
 	}
 	if w.human.PasswordHash != "" {
-		w.human.PasswordHash = r.secrets.qualify(w.human.PasswordHash)
+		var ok bool
+		if w.human.PasswordHash, ok = r.secrets.qualify(w.human.PasswordHash, w.line); !ok {
+			return domain.ErrHashUnsupported
+		}
 	}
 	w.facts = domain.Facts{Org: r.caller.Org, At: at, Job: r.job.ID, Line: w.line}
 	w.stream = w.human.UserID
@@ -579,9 +582,11 @@ func (r *Run) append(ctx context.Context, rows []*row) error {
 				}
 			case errors.As(out.Err, &conflict), errors.As(out.Err, &sequence):
 				switch {
-				case r.opts.OnConflict == ConflictFail && !(r.doubt && sequence != nil), n == attempts-1:
+				case n == attempts-1, r.opts.OnConflict == ConflictFail && w.human.UserID == "" && !(r.doubt && sequence != nil):
 					w.fail(storeError(out.Err))
 				default:
+					// What is in the way is looked up; a chosen id comes before
+					// names, whichever the store met first.
 					w.found = ""
 					again = append(again, w)
 				}

@@ -40,13 +40,14 @@ type jobSecrets struct {
 	// begun says that the job's stream exists.
 	begun bool
 
-	mu    sync.RWMutex // guards known
+	mu    sync.RWMutex // guards what follows
 	known password.Secrets
+	line  map[string]int64 // by reference, the line that told the secret
 }
 
 // loadSecrets reads a job's stream.
 func (j *Jobs) loadSecrets(ctx context.Context, job string) (*jobSecrets, error) {
-	s := &jobSecrets{job: job, known: password.Secrets{}}
+	s := &jobSecrets{job: job, known: password.Secrets{}, line: map[string]int64{}}
 	store := j.Importer.Store
 	events, err := store.ReadStream(ctx, domain.ImportStream(job), 0)
 	if err != nil {
@@ -66,7 +67,7 @@ func (j *Jobs) loadSecrets(ctx context.Context, job string) (*jobSecrets, error)
 			if err := json.Unmarshal(added.Secret, &secret); err != nil {
 				return nil, errors.New("importer: a job's secret cannot be read")
 			}
-			s.known[added.Ref] = secret
+			s.known[added.Ref], s.line[added.Ref] = secret, added.Line
 		}
 	}
 	return s, nil
@@ -108,9 +109,17 @@ func (s *jobSecrets) recognise(encoded string) (password.Format, error) {
 // secretPrefixes begin the encodings that refer to a secret.
 var secretPrefixes = []string{"$muster-firebase$", "$muster-pepper$"}
 
-// qualify makes the reference in a hash good beyond the job.
-func (s *jobSecrets) qualify(encoded string) string {
-	return renameRef(encoded, func(ref string) string { return s.job + ":" + ref })
+// qualify makes the reference in a line's hash good beyond the job. ok is false
+// when the secret was told behind the line only.
+func (s *jobSecrets) qualify(encoded string, line int64) (qualified string, ok bool) {
+	ok = true
+	qualified = renameRef(encoded, func(ref string) string {
+		s.mu.RLock()
+		ok = s.line[ref] < line
+		s.mu.RUnlock()
+		return s.job + ":" + ref
+	})
+	return qualified, ok
 }
 
 // renameRef changes the reference of a hash that has one.
@@ -125,7 +134,7 @@ func renameRef(encoded string, rename func(ref string) string) string {
 }
 
 // control takes a line that tells secrets. A bad one is a line's error.
-func (r *Run) control(ctx context.Context, line []byte) error {
+func (r *Run) control(ctx context.Context, n int64, line []byte) error {
 	var told struct {
 		Secrets password.Secrets `json:"secrets"`
 	}
@@ -147,7 +156,7 @@ func (r *Run) control(ctx context.Context, line []byte) error {
 		}
 		s.mu.RLock()
 		have, known := s.known[ref]
-		n := len(s.known)
+		many := len(s.known)
 		s.mu.RUnlock()
 		if known {
 			if other, err := json.Marshal(have); err != nil || string(other) != string(text) {
@@ -155,16 +164,16 @@ func (r *Run) control(ctx context.Context, line []byte) error {
 			}
 			continue
 		}
-		if n >= maxSecrets {
+		if many >= maxSecrets {
 			return errSecretMany
 		}
 		if !r.opts.DryRun {
-			if err := r.event(ctx, eventstore.Any, domain.ImportSecretAdded{Ref: ref, Secret: text}); err != nil {
+			if err := r.event(ctx, eventstore.Any, domain.ImportSecretAdded{Ref: ref, Line: n, Secret: text}); err != nil {
 				return err
 			}
 		}
 		s.mu.Lock()
-		s.known[ref] = secret
+		s.known[ref], s.line[ref] = secret, n
 		s.mu.Unlock()
 	}
 	return nil
