@@ -11,7 +11,7 @@ import (
 )
 
 type consumersCmd struct {
-	List    consumersListCmd    `cmd:"" default:"1" help:"All consumers, with lag and parked streams."`
+	List    consumersListCmd    `cmd:"" default:"withargs" help:"All consumers, with lag and parked streams."`
 	Parked  consumersParkedCmd  `cmd:"" help:"The streams that are parked or being retried."`
 	Retry   consumersRetryCmd   `cmd:"" help:"Try streams that wait for their next attempt at once."`
 	Release consumersReleaseCmd `cmd:"" help:"Take parked streams up again, from the event that failed."`

@@ -11,14 +11,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/domain/password"
 	"github.com/muster-id/muster/eventstore"
@@ -41,6 +38,9 @@ type serveCmd struct {
 	IDPConfigs     []string      `env:"MUSTER_IDP_CONFIGS" name:"idp-configs" placeholder:"ID" help:"Identity providers that links may name; unset: any."`
 	SMTPURL        string        `env:"MUSTER_SMTP_URL" name:"smtp-url" placeholder:"URL" help:"Mail server, smtp:// or smtps://; unset: mails are written to mail/ in the data folder."`
 	MailTemplates  string        `env:"MUSTER_MAIL_TEMPLATES" placeholder:"DIR" help:"Folder whose templates replace the built-in ones."`
+	NATSURL        string        `env:"MUSTER_NATS_URL" name:"nats-url" placeholder:"URL" help:"NATS JetStream to relay events to; several servers separated by commas."`
+	NATSPersonal   bool          `env:"MUSTER_NATS_PERSONAL" name:"nats-personal" help:"Relay personal data too; credentials never are."`
+	HooksPrivate   bool          `env:"MUSTER_WEBHOOKS_PRIVATE" name:"webhooks-private" help:"Let webhooks have private and loopback addresses."`
 	MailRate       float64       `env:"MUSTER_MAIL_RATE" default:"20" help:"Most mails a second."`
 	TrustedProxies []string      `env:"MUSTER_TRUSTED_PROXIES" placeholder:"CIDR" help:"Proxies whose forwarding headers are believed."`
 	AllowedOrigins []string      `env:"MUSTER_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins that browsers may call from; * for any."`
@@ -87,7 +87,14 @@ func (c *serveCmd) Run(a *app) (err error) {
 	defer listener.Close()
 	address := localAddress(listener.Addr(), c.TLSCert != "")
 
-	engine := projections.New(store, store.Pool(), projections.Models(), projections.Config{Logger: a.log})
+	// Read models have connections of their own: a rebuild holds some of these
+	// and some of the store's at the same time.
+	pool, err := a.openPool(db.url)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	engine := projections.New(store, pool, projections.Models(), projections.Config{Instance: instance(), Logger: a.log})
 	tokens := access.NewTokens(store.Pool(), token, org, time.Now)
 	if c.OIDCIssuer != "" {
 		if c.OIDCAudience == "" {
@@ -97,14 +104,15 @@ func (c *serveCmd) Run(a *app) (err error) {
 			URL: c.OIDCIssuer, Audience: c.OIDCAudience, RoleClaim: c.OIDCRoleClaim, OrgClaim: c.OIDCOrgClaim, DefaultOrg: org,
 		}))
 	}
-	router, err := c.consumers(a, store, address)
+	outward, err := c.consumers(a, store, address)
 	if err != nil {
 		return err
 	}
+	defer outward.close()
 	rebuilds := handlers.NewRebuilds(engine, a.log)
 	defer rebuilds.Close()
 	stopping := make(chan struct{})
-	handler, jobs, err := c.handler(a, store, engine, tokens, orgs, rebuilds, stopping)
+	handler, jobs, err := c.handler(a, store, engine, tokens, orgs, rebuilds, outward, stopping)
 	if err != nil {
 		return err
 	}
@@ -118,7 +126,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 	defer stopWorkers()
 	group, ctx := errgroup.WithContext(a)
 	group.Go(func() error { return engine.Run(workers) })
-	group.Go(func() error { return router.Run(workers) })
+	outward.run(workers, group)
 	group.Go(func() error { tokens.Run(workers, 10*time.Second, a.log); return nil })
 	group.Go(func() error {
 		serve := server.Serve
@@ -147,7 +155,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("calls were cut off: %w", err), server.Close())
 		}
-		err = errors.Join(err, router.Close())
+		err = errors.Join(err, outward.router.Close())
 		stopWorkers()
 		return err
 	})
@@ -156,7 +164,7 @@ func (c *serveCmd) Run(a *app) (err error) {
 }
 
 // handler wires what the HTTP server serves.
-func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.Engine, tokens *access.Tokens, orgs *access.Organisations, rebuilds *handlers.Rebuilds, stopping <-chan struct{}) (http.Handler, *importer.Jobs, error) {
+func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.Engine, tokens *access.Tokens, orgs *access.Organisations, rebuilds *handlers.Rebuilds, outward *outward, stopping <-chan struct{}) (http.Handler, *importer.Jobs, error) {
 	proxies := make([]netip.Prefix, 0, len(c.TrustedProxies))
 	for _, s := range c.TrustedProxies {
 		p, err := netip.ParsePrefix(s)
@@ -216,35 +224,6 @@ func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.
 			calls.WithLabelValues(route, fmt.Sprint(status)).Observe(took.Seconds())
 		},
 	}), jobs, nil
-}
-
-// consumers wires what acts on events outside the database.
-func (c *serveCmd) consumers(a *app, store *eventstore.Store, address string) (*message.Router, error) {
-	origin := c.PublicURL
-	if origin == "" {
-		origin = address
-	}
-	mail, err := consumers.NewMail(store, consumers.MailConfig{
-		URL:       c.SMTPURL,
-		Folder:    filepath.Join(a.cfg.DataDir, "mail"),
-		Origin:    origin,
-		Templates: c.MailTemplates,
-		PerSecond: c.MailRate,
-		Log:       a.log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	subscriber, err := consumers.NewSubscriber(store, mail.Subscription(consumers.Config{Log: a.log}))
-	if err != nil {
-		return nil, err
-	}
-	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: c.Grace}, watermill.NewSlogLogger(a.log.With("part", "consumers")))
-	if err != nil {
-		return nil, err
-	}
-	router.AddConsumerHandler("mail", consumers.MailConsumer, subscriber, mail.Handle)
-	return router, nil
 }
 
 // localAddress is how a person on this machine reaches the listener.
