@@ -284,3 +284,87 @@ func TestImportSurvivesKills(t *testing.T) {
 		}
 	})
 }
+
+// TestImportCommand drives the command as a person does: another system's file,
+// a dry run first, then the real one, with a report and an exit code.
+func TestImportCommand(t *testing.T) {
+	s := newServer(t)
+	s.start()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "users.json")
+	// Firebase's own sample parameters, of an invented project.
+	users := `{"users":[
+{"localId":"fb1","email":"cy@example.test","emailVerified":true,"passwordHash":"ROuR/OQf3pmx0AZ4KHrEqs9JoEuMr6wnHeHhYnZPPzzfvrqHOanFPBROLf+DaAIFHHMcdEazM88GPUDNX7jW5g==","salt":"ZmJzYWx0MA==","displayName":"Cy Ro","createdAt":"1710237600000","disabled":false,"providerUserInfo":[]},
+{"localId":"fb2","email":"not an address","emailVerified":true,"displayName":"Bad Row","providerUserInfo":[]},
+{"localId":"fb3","email":"di@example.test","emailVerified":true,"displayName":"Di Na","photoUrl":"https://canary.test/x","providerUserInfo":[{"providerId":"google.com","rawId":"g3"}]}]}`
+	config := "hash_config {\n  algorithm: SCRYPT,\n  base64_signer_key: c3ludGhldGljLXNpZ25lcnN5bnRoZXRpYy1zaWduZXJzeW50aGV0aWMtc2lnbmVyc3ludGhldGljLXNpZ25lcg==,\n  base64_salt_separator: Bw==,\n  rounds: 8,\n  mem_cost: 14,\n}\n"
+	for name, text := range map[string]string{file: users, filepath.Join(dir, "fb"): config} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reports := map[bool][]byte{}
+	for _, dry := range []bool{true, false} {
+		var out, errOut output
+		name := filepath.Join(dir, fmt.Sprint("report", dry))
+		args := []string{"import", file, "--server", s.url, "--token", importToken, "--firebase-config", filepath.Join(dir, "fb"), "--report", name, "--map", "idp:google.com=google"}
+		if dry {
+			args = append(args, "--dry-run")
+		}
+		err := run(context.Background(), args, &out, &errOut)
+		if code := exitCode(0); !errors.As(err, &code) || code != 3 {
+			t.Fatalf("%v\n%s\n%s", err, &out, &errOut)
+		}
+		for _, part := range []string{"firebase users", "1 failed", "1  get in with their password", "1  get in by a provider", "hashes: firebase-scrypt", "field: photoUrl"} {
+			if !strings.Contains(out.String(), part) {
+				t.Errorf("dry run %v: %q is not said:\n%s", dry, part, &out)
+			}
+		}
+		raw, err := os.ReadFile(name)
+		if err != nil || strings.Contains(string(raw)+out.String()+errOut.String(), "canary") || strings.Contains(string(raw), "c3ludGhl") {
+			t.Errorf("report: %v\n%s", err, raw)
+		}
+		reports[dry] = raw
+	}
+	for _, raw := range reports {
+		var lines []string
+		for line := range strings.Lines(string(raw)) {
+			var a struct {
+				Row     int
+				Outcome string
+				Field   string
+			}
+			if err := json.Unmarshal([]byte(line), &a); err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, fmt.Sprint(a.Row, a.Outcome, a.Field))
+		}
+		if got := strings.Join(lines, " "); got != "1created 2failedemail.email 3created" {
+			t.Errorf("the report says %s", got)
+		}
+	}
+
+	// An interrupted import says how to go on, and goes on.
+	big := crowd(t, 6000)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		for s.lines("mine") < 100 {
+			time.Sleep(2 * time.Millisecond)
+		}
+		cancel()
+	}()
+	var out, errOut output
+	err := run(ctx, []string{"import", big, "--server", s.url, "--token", importToken, "--job", "mine"}, &out, &errOut)
+	if code := exitCode(0); !errors.As(err, &code) || code != 130 || !strings.Contains(out.String(), "muster import --job=mine --server="+s.url+" "+big) || strings.Contains(out.String(), importToken) {
+		t.Fatalf("%v\n%s\n%s", err, &out, &errOut)
+	}
+	if err := run(context.Background(), []string{"import", big, "--server", s.url, "--token", importToken, "--job", "mine"}, &out, &errOut); err != nil {
+		t.Fatalf("%v\n%s\n%s", err, &out, &errOut)
+	}
+	if n := s.lines("mine"); n != 6000 {
+		t.Errorf("%d lines", n)
+	}
+	if err := run(context.Background(), []string{"import", big, "--server", s.url, "--token", "wrong"}, &out, &errOut); err == nil || !strings.Contains(err.Error(), "Token") {
+		t.Errorf("a wrong token: %v", err)
+	}
+}
