@@ -360,7 +360,9 @@ type claim struct {
 	hash     claimHash
 	wanter   string // the stream that the row was inserted for
 	inserted bool   // by this transaction
+	row      string // the stream in the claim's row, before the flush's requests; "" when not looked up
 	owner    string // "" while nobody has it
+	given    bool   // given up by the request that had it
 }
 
 type repeat struct {
@@ -479,6 +481,8 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 		take    []ownedClaim
 		owners  []claimHash
 		repeats []claimHash
+		// What one request gives up a later one may take.
+		releasing = slices.ContainsFunc(f.requests, func(r request) bool { return r.release != nil })
 	)
 	for _, h := range f.order {
 		if h.looked {
@@ -493,7 +497,7 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 		if r.a.Idempotency != nil {
 			repeats = append(repeats, r.key)
 		}
-		if f.heads[r.a.Stream].looked {
+		if releasing || f.heads[r.a.Stream].looked {
 			owners = append(owners, r.take...) // it may own them already
 		}
 	}
@@ -529,14 +533,18 @@ func (f *flush) stage(p *pgconn.Pipeline) error {
 		}
 	}
 	if take != nil {
-		if err := rows(p, func(v [][]byte) { f.claims[claimHash(v[0])].inserted = true }); err != nil {
+		if err := rows(p, func(v [][]byte) {
+			c := f.claims[claimHash(v[0])]
+			c.inserted, c.row = true, c.wanter
+		}); err != nil {
 			return err
 		}
 	}
 	if owners != nil {
 		if err := rows(p, func(v [][]byte) {
 			if c := f.claims[claimHash(v[0])]; !c.inserted {
-				c.owner = string(v[1])
+				c.row = string(v[1])
+				c.owner = c.row
 			}
 		}); err != nil {
 			return err
@@ -574,6 +582,11 @@ func (f *flush) judge() {
 		if r.a.Erase {
 			h.erase, h.erased = true, true
 		}
+		for _, hash := range r.release {
+			if c := f.claims[hash]; c != nil && c.owner == r.a.Stream {
+				c.owner, c.given = "", true
+			}
+		}
 		for _, hash := range r.take {
 			f.claims[hash].owner = r.a.Stream
 		}
@@ -609,16 +622,14 @@ func (f *flush) judgeOne(r *request) error {
 	if (r.fresh != nil) == there {
 		return errStale
 	}
-	if h.erased {
-		for _, sealed := range r.sealed {
-			if sealed != nil {
-				return ErrErased
-			}
+	for _, sealed := range r.sealed {
+		if sealed != nil && (h.erased || len(sealed) == 0) {
+			return ErrErased
 		}
 	}
 	for k, hash := range r.take {
 		c := f.claims[hash]
-		free := c.inserted && c.owner == ""
+		free := (c.inserted || c.given) && c.owner == ""
 		if !free && c.owner != r.a.Stream {
 			return &ConflictError{Claim: r.a.Take[k]}
 		}
@@ -707,15 +718,15 @@ func claimArrays(list []ownedClaim) (hashes, streams []byte) {
 	return h.bytes(), s.bytes()
 }
 
-// sendClaims settles the claims: taken for a request that failed, they pass to
-// the next in line or go; then the released ones go.
+// sendClaims settles the claims: those that this flush took for a request that
+// failed, or that a request gave up, pass to who has them in the end or go.
 func (f *flush) sendClaims(send func(int, ...[]byte)) {
 	var passed, gone []ownedClaim
 	for _, c := range f.claims {
 		switch {
-		case !c.inserted || c.owner == c.wanter:
+		case c.row == "" || c.owner == c.row:
 		case c.owner == "":
-			gone = append(gone, ownedClaim{c.hash, c.wanter})
+			gone = append(gone, ownedClaim{c.hash, c.row})
 		default:
 			passed = append(passed, ownedClaim{c.hash, c.owner})
 		}
@@ -726,7 +737,7 @@ func (f *flush) sendClaims(send func(int, ...[]byte)) {
 			continue
 		}
 		for _, hash := range r.release {
-			if !slices.Contains(r.take, hash) {
+			if f.claims[hash] == nil {
 				gone = append(gone, ownedClaim{hash, r.a.Stream})
 			}
 		}
