@@ -208,6 +208,21 @@ func importCases() []importCase {
 		}
 		return out
 	}
+	verified := func(is bool) map[string]string {
+		return with("email", fmt.Sprintf(`{"email":"a@b.c","isEmailVerified":%t}`, is))
+	}
+	passkey := with("requestPasswordlessRegistration", "true")
+	link := func(configs ...string) map[string]string {
+		var links []string
+		for _, c := range configs {
+			links = append(links, fmt.Sprintf(`{"configId":%q,"externalUserId":"u-%s"}`, c, unique()))
+		}
+		return with("idps", "["+strings.Join(links, ",")+"]")
+	}
+	otp := func(secret string) map[string]string { return with("otpCode", quoted(secret)) }
+	hashed := func(value string) map[string]string {
+		return with("hashedPassword", fmt.Sprintf(`{"value":%q}`, value))
+	}
 	return []importCase{
 		// Validation, in order of the fields.
 		{name: "nothing", body: `{}`, code: invalid, message: userNameRule},
@@ -296,6 +311,106 @@ func importCases() []importCase {
 		good("no language", 0, profile("preferredLanguage", `"xx"`)),
 		good("empty hash", 3, with("hashedPassword", `{"value":""}`)),
 
+		// The truth table of what comes of verified (V), credential (P), passkey
+		// (W) and link (I), where the rows above have not been there; a phone is
+		// always one fact more.
+		good("V", 3, verified(true)),
+		good("W", 3, merge(verified(false), passkey)),
+		good("P W", 4, merge(verified(false), passkey, with("hashedPassword", hash))),
+		good("V P W", 4, merge(verified(true), passkey, with("hashedPassword", hash))),
+		good("P I", 4, merge(verified(false), link("i"), with("hashedPassword", hash))),
+		good("V I", 3, merge(verified(true), link("i"))),
+		good("V P I", 4, merge(verified(true), link("i"), with("hashedPassword", hash))),
+		good("V I I", 4, merge(verified(true), link("i", "j"))),
+		good("I I I", 5, merge(verified(false), link("i", "j", "k"))),
+		good("W I", 4, merge(verified(false), passkey, link("i"))),
+		good("V W I", 4, merge(verified(true), passkey, link("i"))),
+		good("V P W I, phone", 6, merge(verified(true), passkey, link("i"), with("hashedPassword", hash), phone("+41791234567"))),
+		good("nothing, phone", 3, merge(verified(false), phone("+41791234567"))),
+		good("V W, verified phone", 4, merge(verified(true), passkey, with("phone", `{"phone":"+41791234567","isPhoneVerified":true}`))),
+		good("V, TOTP", 4, merge(verified(true), otp("JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"))),
+		good("V P, TOTP", 4, merge(verified(true), with("hashedPassword", hash), otp("JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"))),
+		good("V P, change required, no effect on the count", 3, merge(verified(true), with("hashedPassword", hash), with("passwordChangeRequired", "true"))),
+		good("change required without a password", 3, merge(verified(true), with("passwordChangeRequired", "true"))),
+
+		// TOTP secrets.
+		good("TOTP in lower case with blanks and padding", 4, otp("jbsw y3dp ehpk 3pxp jbsw y3dp ehpk 3pxp====")),
+		good("TOTP as a URI", 4, otp("otpauth://totp/Example:ada?secret=JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP&issuer=Example")),
+		good("a short TOTP secret", 4, otp("JBSWY3DP")),
+		good("no TOTP", 3, otp("")),
+		refused("TOTP: a URI without a secret", "MUSTER-totp", "TOTP secret is not base32", otp("otpauth://totp/Example:ada?issuer=Example")),
+		refused("TOTP of eight digits", "MUSTER-totpkind", "", otp("otpauth://totp/x?secret=JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP&digits=8")),
+
+		// Hashes, each of the word password in another encoding.
+		good("hash: bcrypt 2a", 3, hashed("$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy")),
+		good("hash: argon2id", 3, hashed("$argon2id$v=19$m=4096,t=3,p=1$cmFuZG9tc2FsdGlzaGFyZA$DYojYpnUWSMmTtrkVXyaNWVGxLmGe1n8VJBPDdFkbjU")),
+		good("hash: md5-crypt", 3, hashed("$1$kJ4QkJaQ$3EbD/pJddrq5HW3mpZ4KZ1")),
+		good("hash: plain MD5", 3, hashed("5f4dcc3b5aa765d61d8327deb882cf99")),
+		good("hash: scrypt", 3, hashed("$scrypt$ln=16,r=8,p=1$cmFuZG9tc2FsdGlzaGFyZA$Rh+NnJNo1I6nRwaNqbDm6kmADswD1+7FTKZ7Ln9D8nQ")),
+		good("hash: PBKDF2", 3, hashed("$pbkdf2-sha256$12$cmFuZG9tc2FsdGlzaGFyZA$OFvEcLOIPFd/oq8egf10i.qJLI7A8nDjPLnolCWarQY")),
+		good("hash: Drupal 7", 3, hashed("$S$ErandomsaOpYrAZqwxGynirQbWYCb3ejW4BwGH81LJcOzbzeVd02")),
+		{name: "hash: bcrypt cut short", body: body(hashed("$2y$12$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o")), code: invalid, id: "USER-JDk4t"},
+		{name: "hash: argon2d", body: body(hashed("$argon2d$v=19$m=4096,t=3,p=1$cmFuZG9tc2FsdGlzaGFyZA$DYojYpnUWSMmTtrkVXyaNWVGxLmGe1n8VJBPDdFkbjU")), code: invalid, id: "USER-JDk4t"},
+		{name: "hash: a good password beside garbage", body: body(map[string]string{"password": `"Secr3t!pass"`, "hashedPassword": `{"value":"garbage"}`}), code: invalid, id: "USER-JDk4t"},
+
+		// Passwords: the first rule that is broken, in the wire's order.
+		refused("password: all rules broken", "DOMAIN-HuJf6", "Password is too short", with("password", `"A"`)),
+		refused("password: upper case and number missing", "DOMAIN-VoaRj", "Password must contain upper case", with("password", `"secretpass!"`)),
+		refused("password: number and symbol missing", "DOMAIN-ZBv4H", "Password must contain number", with("password", `"Secretpass"`)),
+		{name: "password: length counts bytes", body: body(with("password", `"Aa1!éé"`)), events: 3},
+		{name: "password of blanks", body: body(with("password", `"        "`)), code: invalid, id: "DOMAIN-co3Xw"},
+		good("password empty", 3, with("password", `""`)),
+
+		// E-mail addresses and phones.
+		good("e-mail with a tag", 0, email("a+b@c.example")),
+		good("e-mail with an apostrophe", 0, email("o'brien@c.example")),
+		good("e-mail in capitals", 0, email("MINNIE@MOUSE.COM")),
+		good("e-mail of 64 characters before the @", 0, email(strings.Repeat("a", 64)+"@c.example")),
+		bad("e-mail of 65 characters before the @", inEmail+"email address local phrase cannot exceed 64 characters", email(strings.Repeat("a", 65)+"@c.example")),
+		bad("e-mail of two addresses", inEmail+"mail: expected single address, got \", b@c.d\"", email("a@b.c, b@c.d")),
+		bad("e-mail: host label too long", inEmail+"hostname part must be non-empty and cannot exceed 63 characters", email("a@"+strings.Repeat("b", 64)+".c")),
+		bad("e-mail null", "invalid ImportHumanUserRequest.Email: value is required", with("email", "null")),
+		bad("e-mail an empty object", inEmail+"mail: no address", with("email", "{}")),
+		refused("phone: an extension alone", "PHONE-so0wa", "Phone is invalid", phone("+abc")),
+		refused("phone: zero", "PHONE-so0wa", "Phone is invalid", phone("+0")),
+		refused("phone: one digit", "PHONE-so0wa", "Phone is invalid", phone("+1")),
+		refused("phone of 21 digits", "PHONE-so0wa", "Phone is invalid", phone("+411234567890123456789")),
+		good("phone with brackets", 4, phone("+49 (0)30 123456")),
+		good("phone with an extension", 4, phone("+41 79 123 45 67 ext 3")),
+		good("a short phone number", 4, phone("+4179123")),
+
+		// Languages of the person; what is none becomes und, silently.
+		good("language with an underscore", 3, profile("preferredLanguage", `"de_CH"`)),
+		good("language in capitals", 3, profile("preferredLanguage", `"EN"`)),
+		good("language that is a sentence", 3, profile("preferredLanguage", `"not valid"`)),
+		good("an old language code", 3, profile("preferredLanguage", `"iw"`)),
+		good("language empty", 3, profile("preferredLanguage", `""`)),
+
+		// Names.
+		good("user name with blanks around", 3, with("userName", quoted("  padded-"+unique()+" "))),
+		good("user name that is an address", 3, with("userName", quoted("u"+unique()+"@example.org"))),
+		good("names in another script", 3, with("profile", `{"firstName":"ミニー","lastName":"マウス","displayName":"ミニー・マウス"}`)),
+		good("last name of 200 runes", 3, profile("lastName", long(200, "é"))),
+		good("display name of 200 runes", 3, profile("displayName", long(200, "é"))),
+		good("first name of a blank", 3, profile("firstName", `" "`)),
+		good("no nick name and no display name", 3, merge(profile("nickName", `""`), profile("displayName", `""`))),
+		good("links of one user at two providers", 4, with("idps", `[{"configId":"c1","externalUserId":"two-`+unique()+`"},{"configId":"c2","externalUserId":"two-`+unique()+`"}]`)),
+		good("link's name of 200 runes", 3, idp("c", "u-"+unique(), strings.Repeat("ü", 200))),
+		bad("link's config too long", inIDP+"ConfigId: "+oneTo200, idp(strings.Repeat("c", 201), "u", "")),
+		bad("link's user too long", inIDP+"ExternalUserId: "+oneTo200, idp("c", strings.Repeat("u", 201), "")),
+		bad("first name before last name", inProfile+"FirstName: "+oneTo200, with("profile", `{}`)),
+		bad("phone before link", inPhone+`value does not have prefix "+"`, merge(phone("079"), idp("", "", ""))),
+		bad("profile's text before e-mail's", inProfile+"NickName: "+atMost200, merge(profile("nickName", long(201, "é")), email(""))),
+
+		// JSON again.
+		{name: "a list for a message", body: `{"profile":[]}`, code: invalid, message: "proto: syntax error (line 1:12): unexpected token [", json: true},
+		{name: "a text for a truth", body: `{"passwordChangeRequired":"yes"}`, code: invalid, message: `proto: (line 1:27): invalid value for bool field passwordChangeRequired: "yes"`, json: true},
+		{name: "cut off inside a text", body: `{"userName":"a`, code: invalid, message: "unexpected EOF", json: true},
+		{name: "an escape that is none", body: `{"userName":"\x"}`, code: invalid, message: "invalid character 'x' in string escape code", json: true},
+		{name: "same field twice inside", body: `{"email":{"email":"a","email":"b"}}`, code: invalid, message: `proto: (line 1:23): duplicate field "email"`, json: true},
+		{name: "null alone", body: `null`, code: invalid, message: "proto: syntax error (line 1:1): unexpected token null", json: true},
+		{name: "a comment", body: `{/**/}`, code: invalid, message: "invalid character '/' looking for beginning of object key string", json: true},
+
 		// Authentication and permission, before validation and behind JSON.
 		{name: "no header", body: `{}`, headers: []string{"Authorization", ""}, code: 16, message: "auth header missing"},
 		{name: "no header, good body", body: body(nil), headers: []string{"Authorization", ""}, code: 16, message: "auth header missing"},
@@ -323,6 +438,15 @@ func importCases() []importCase {
 func TestImportOverEveryProtocol(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
+	everywhere := 0
+	for _, c := range importCases() {
+		if !c.json {
+			everywhere++
+		}
+	}
+	if everywhere < 150 {
+		t.Errorf("%d cases over every protocol, and 150 are promised", everywhere)
+	}
 	check := func(t *testing.T, c importCase, a answer, sequence string) {
 		t.Helper()
 		if a.Code != c.code {
@@ -382,6 +506,69 @@ func TestImportOverEveryProtocol(t *testing.T) {
 					})
 				}
 			})
+		}
+	}
+}
+
+// TestConflictsOverEveryProtocol imports somebody and then others who want the
+// same: each is told of it in the wire's words, and leaves no fact behind.
+func TestConflictsOverEveryProtocol(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	viewer := "Bearer " + s.token(t, "org-1", access.OrgUserViewer)
+	manager := "Bearer " + s.token(t, "org-2", access.OrgUserManager)
+	type call func(t *testing.T, request string, headers ...string) answer
+	calls := map[string]call{"REST": func(t *testing.T, request string, headers ...string) answer {
+		return s.rest(t, "POST", importPath, request, headers...)
+	}}
+	for i, p := range protocols {
+		calls[p.name] = func(t *testing.T, request string, headers ...string) answer {
+			req := &managementv1.ImportHumanUserRequest{}
+			fromJSON(t, request, req)
+			_, a := rpc[managementv1.ImportHumanUserRequest, managementv1.ImportHumanUserResponse](t, s, i, importProcedure, req, headers...)
+			return a
+		}
+	}
+	for protocol, call := range calls {
+		name, link := "Ada-"+unique(), func(user string) string {
+			return fmt.Sprintf(`[{"configId":"c","externalUserId":%q}]`, protocol+user)
+		}
+		if a := call(t, body(map[string]string{"userName": quoted(name), "idps": link("a")})); a.Code != 0 {
+			t.Fatalf("%s: %d %s", protocol, a.Code, a.Message)
+		}
+		before, err := s.store.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			name, body string
+			headers    []string
+			code       int
+			message    string
+		}{
+			{"the same name", body(with("userName", quoted(name))), nil, 6, "User already exists (V3-DKcYh)"},
+			{"the same name in other letters", body(with("userName", quoted(strings.ToUpper(name)))), nil, 6, "User already exists (V3-DKcYh)"},
+			{"the same name with blanks", body(with("userName", quoted(" "+name+" "))), nil, 6, "User already exists (V3-DKcYh)"},
+			{"the same name in another organisation", body(with("userName", quoted(name))), []string{"x-zitadel-orgid", "org-2"}, 6, "User already exists (V3-DKcYh)"},
+			{"the same name by another organisation's token", body(with("userName", quoted(name))), []string{"Authorization", manager}, 6, "User already exists (V3-DKcYh)"},
+			{"the same link", body(with("idps", link("a"))), nil, 6, "External IDP already taken (V3-DKcYh)"},
+			{"the same link in another organisation", body(with("idps", link("a"))), []string{"x-zitadel-orgid", "org-2"}, 6, "External IDP already taken (V3-DKcYh)"},
+			{"the same name, German", body(with("userName", quoted(name))), []string{"Accept-Language", "de"}, 6, "Der Benutzer existiert bereits (V3-DKcYh)"},
+			{"no permission", body(nil), []string{"Authorization", viewer}, 7, "No matching permissions found (AUTH-5mWD2)"},
+			{"no membership", body(nil), []string{"Authorization", manager, "x-zitadel-orgid", "org-1"}, 5, "membership not found (AUTHZ-cdgFk)"},
+		} {
+			a := call(t, c.body, c.headers...)
+			if a.Code != c.code || a.Message != c.message || a.id() == "" {
+				t.Errorf("%s, %s: %d %q %v", protocol, c.name, a.Code, a.Message, a.Details)
+			}
+		}
+		after, err := s.store.Head(t.Context())
+		if err != nil || after != before {
+			t.Errorf("%s: the refused have moved the log from %v to %v, %v", protocol, before, after, err)
+		}
+		// What the first did not take is free.
+		if a := call(t, body(with("idps", link("b"))), "Authorization", manager); a.Code != 0 {
+			t.Errorf("%s: %d %s", protocol, a.Code, a.Message)
 		}
 	}
 }
