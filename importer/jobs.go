@@ -198,7 +198,7 @@ func (j *Jobs) hold(ctx context.Context, id string) (*Run, error) {
 	if earlier != nil {
 		earlier.stop(errSuperseded)
 	}
-	r.job.ID = id
+	r.id = id
 	conn, err := j.Importer.Store.Pool().Acquire(ctx)
 	if err != nil {
 		r.Close()
@@ -238,8 +238,8 @@ func (r *Run) Close() {
 	r.closing.Do(func() {
 		r.stop(nil)
 		r.jobs.mu.Lock()
-		if r.jobs.running[r.job.ID] == r {
-			delete(r.jobs.running, r.job.ID)
+		if r.jobs.running[r.id] == r {
+			delete(r.jobs.running, r.id)
 		}
 		r.jobs.mu.Unlock()
 		if r.conn != nil {
@@ -263,7 +263,7 @@ func (r *Run) Close() {
 }
 
 // JobID is the job's id.
-func (r *Run) JobID() string { return r.job.ID }
+func (r *Run) JobID() string { return r.id }
 
 var (
 	//go:embed sql/job.sql
@@ -297,7 +297,8 @@ func (r *Run) begin(ctx context.Context) error {
 	case r.job.State == "undone":
 		return errJobUndone
 	}
-	key := i.Store.Keys().ClaimHash(eventstore.Claim{Kind: "import_job", Value: r.job.ID})
+	r.startedAt = r.job.StartedAt
+	key := i.Store.Keys().ClaimHash(eventstore.Claim{Kind: "import_job", Value: r.id})
 	r.lineKey = key[:]
 	if r.opts.DryRun {
 		// Nothing was done, so nothing has to be taken up again.
@@ -309,7 +310,7 @@ func (r *Run) begin(ctx context.Context) error {
 		return errFromLine
 	}
 	r.recorded = r.job.Lines
-	if r.secrets, err = r.jobs.loadSecrets(ctx, r.job.ID); err != nil {
+	if r.secrets, err = r.jobs.loadSecrets(ctx, r.id); err != nil {
 		return err
 	}
 	r.policy = i.Policy
@@ -331,7 +332,7 @@ func (r *Run) begin(ctx context.Context) error {
 func (r *Run) event(ctx context.Context, expected eventstore.Expected, e domain.Event) error {
 	data, personal := domain.Encode(e)
 	_, err := r.jobs.Importer.Store.Append(ctx, eventstore.Append{
-		Stream: domain.ImportStream(r.job.ID), Org: r.caller.Org, Actor: r.caller.ID, Expected: expected, At: r.jobs.Importer.Now(),
+		Stream: domain.ImportStream(r.id), Org: r.caller.Org, Actor: r.caller.ID, Expected: expected, At: r.jobs.Importer.Now(),
 		Events: []eventstore.NewEvent{{Type: e.Type(), Schema: e.Schema(), Data: data, Personal: personal}},
 	})
 	return err
@@ -394,8 +395,8 @@ func (r *Run) record(ctx context.Context, chunks []*chunk) error {
 	r.connMu.Lock()
 	defer r.connMu.Unlock()
 	batch := &pgx.Batch{} // one transaction
-	batch.Queue(sqlRecordChunks, r.job.ID, first, last, created, failed, digests, answers)
-	batch.Queue(sqlRecordJob, r.job.ID, next.State, next.Lines, next.Created, next.Updated, next.Skipped, next.Failed, next.Position,
+	batch.Queue(sqlRecordChunks, r.id, first, last, created, failed, digests, answers)
+	batch.Queue(sqlRecordJob, r.id, next.State, next.Lines, next.Created, next.Updated, next.Skipped, next.Failed, next.Position,
 		next.Seconds, forecast, r.jobs.Importer.Now(), nil)
 	if err := r.conn.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("writing answers down: %w", err)
@@ -417,7 +418,7 @@ func (r *Run) finish(ctx context.Context) error {
 		return err
 	}
 	r.connMu.Lock()
-	_, err = r.conn.Exec(ctx, sqlRecordJob, r.job.ID, next.State, next.Lines, next.Created, next.Updated, next.Skipped, next.Failed, next.Position,
+	_, err = r.conn.Exec(ctx, sqlRecordJob, r.id, next.State, next.Lines, next.Created, next.Updated, next.Skipped, next.Failed, next.Position,
 		next.Seconds, forecast, now, now)
 	r.connMu.Unlock()
 	if err != nil {
@@ -459,7 +460,7 @@ func (r *Run) bound(ctx context.Context, line int64) (int64, error) {
 	if len(b.ends) > 0 {
 		return b.ends[0], nil
 	}
-	rows, err := r.jobs.Importer.Store.Pool().Query(ctx, `SELECT last_line FROM import_chunks WHERE job = $1 AND last_line >= $2 ORDER BY first_line LIMIT 500`, r.job.ID, line)
+	rows, err := r.jobs.Importer.Store.Pool().Query(ctx, `SELECT last_line FROM import_chunks WHERE job = $1 AND last_line >= $2 ORDER BY first_line LIMIT 500`, r.id, line)
 	if err != nil {
 		return 0, err
 	}
@@ -481,7 +482,7 @@ func (r *Run) repeat(ctx context.Context, c *chunk) error {
 	var first int64
 	var digest, packed []byte
 	err := r.jobs.Importer.Store.Pool().QueryRow(ctx,
-		`SELECT first_line, digest, answers FROM import_chunks WHERE job = $1 AND first_line <= $2 ORDER BY first_line DESC LIMIT 1`, r.job.ID, c.first).
+		`SELECT first_line, digest, answers FROM import_chunks WHERE job = $1 AND first_line <= $2 ORDER BY first_line DESC LIMIT 1`, r.id, c.first).
 		Scan(&first, &digest, &packed)
 	if err != nil {
 		return err

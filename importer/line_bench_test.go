@@ -21,7 +21,7 @@ func BenchmarkPrepare(b *testing.B) {
 		c.spans = append(c.spans, span{line: int64(n + 1), from: from, to: len(text)})
 	}
 	c.data = []byte(text)
-	r := &Run{jobs: &Jobs{Importer: &Importer{Now: time.Now}}, caller: Caller{ID: "t", Org: "o"}, job: Job{ID: "j", StartedAt: time.Now()}, lineKey: make([]byte, 32),
+	r := &Run{jobs: &Jobs{Importer: &Importer{Now: time.Now}}, caller: Caller{ID: "t", Org: "o"}, id: "j", startedAt: time.Now(), lineKey: make([]byte, 32),
 		secrets: &jobSecrets{job: "j", known: password.Secrets{}, line: map[string]int64{}}, policy: domain.DefaultPolicy()}
 	r.policy.Recognise = r.secrets.recognise
 	b.ReportAllocs()

@@ -21,12 +21,12 @@ func (r *Run) rehearsal(ctx context.Context) error {
 		if _, err := tx.Exec(ctx, `CREATE TEMPORARY TABLE import_seen (hash bytea PRIMARY KEY)`); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `DELETE FROM import_chunks WHERE job = $1`, r.job.ID); err != nil {
+		if _, err := tx.Exec(ctx, `DELETE FROM import_chunks WHERE job = $1`, r.id); err != nil {
 			return err
 		}
 		r.job.Lines, r.job.Created, r.job.Updated, r.job.Skipped, r.job.Failed, r.job.Seconds, r.job.Position = 0, 0, 0, 0, 0, 0, 0
 		r.job.State, r.job.Forecast = "running", forecastOf{}
-		_, err := tx.Exec(ctx, sqlRecordJob, r.job.ID, r.job.State, 0, 0, 0, 0, 0, 0, 0.0, []byte("{}"), r.jobs.Importer.Now(), nil)
+		_, err := tx.Exec(ctx, sqlRecordJob, r.id, r.job.State, 0, 0, 0, 0, 0, 0, 0.0, []byte("{}"), r.jobs.Importer.Now(), nil)
 		return err
 	})
 }

@@ -92,9 +92,13 @@ type Run struct {
 	jobs   *Jobs
 	caller Caller
 	opts   Options
-	job    Job
 	policy domain.Policy
 	began  time.Time
+	// id and startedAt are the job's; job is what is known of it, and belongs
+	// to whoever writes answers down.
+	id        string
+	startedAt time.Time
+	job       Job
 	// recorded is how many lines had their answers when the call began, and
 	// doubt whether lines behind them may have been appended.
 	recorded int64
@@ -398,7 +402,7 @@ func (r *Run) prepareRow(w *row, text string, at time.Time) error {
 			return domain.ErrHashUnsupported
 		}
 	}
-	w.facts = domain.Facts{Org: r.caller.Org, At: at, Job: r.job.ID, Line: w.line}
+	w.facts = domain.Facts{Org: r.caller.Org, At: at, Job: r.id, Line: w.line}
 	w.stream = w.human.UserID
 	if w.stream == "" {
 		w.stream = r.userID(w.line)
@@ -415,7 +419,7 @@ func (r *Run) prepareRow(w *row, text string, at time.Time) error {
 // met again, in about the order of the lines, and not to be guessed.
 func (r *Run) userID(line int64) string {
 	var id ulid.ULID
-	at := ulid.Timestamp(r.job.StartedAt) + uint64(line)>>6 // #nosec G115 -- lines count from 1
+	at := ulid.Timestamp(r.startedAt) + uint64(line)>>6 // #nosec G115 -- lines count from 1
 	if err := id.SetTime(at); err != nil {
 		panic("importer: the clock is beyond the year 10889")
 	}
@@ -629,7 +633,7 @@ func (r *Run) decide(ctx context.Context, w *row) (*eventstore.Append, error) {
 // decideUpdate makes what has to be appended to the user who is there already.
 func (r *Run) decideUpdate(ctx context.Context, w *row) (*eventstore.Append, error) {
 	store := r.jobs.Importer.Store
-	once := eventstore.Idempotency{Key: "import\x00" + r.job.ID + "\x00" + strconv.FormatInt(w.line, 10)}
+	once := eventstore.Idempotency{Key: "import\x00" + r.id + "\x00" + strconv.FormatInt(w.line, 10)}
 	if r.doubt {
 		result, ok, err := store.Repeat(ctx, once)
 		if err != nil {
@@ -765,7 +769,7 @@ func (r *Run) recognise(ctx context.Context, w *row) (bool, error) {
 		return false, err
 	}
 	added := e.(domain.HumanAdded)
-	if added.Job != r.job.ID || added.Line != w.line {
+	if added.Job != r.id || added.Line != w.line {
 		return false, nil
 	}
 	// One append's events share their time: those behind are later life.
