@@ -84,9 +84,9 @@ func (h *hand) run(ctx context.Context) error {
 		if h.rng.IntN(4) == 0 {
 			n += h.rng.IntN(16)
 		}
-		ops := make([]*op, n)
-		for i := range ops {
-			ops[i] = h.choose()
+		var ops []*op
+		for range n {
+			ops = append(ops, h.choose()...)
 		}
 		// Now and then a caller has little patience.
 		patience := 30 * time.Second
@@ -184,7 +184,15 @@ func verdict(a *eventstore.Append, err error) string {
 // meet.
 func tick() int64 { return time.Now().UnixMilli() / 40 }
 
-func (h *hand) choose() *op {
+func (h *hand) choose() []*op {
+	if len(h.own) > 0 && h.rng.IntN(20) == 0 {
+		return h.thereAndBack(h.own[h.rng.IntN(len(h.own))])
+	}
+	return []*op{h.one()}
+}
+
+// one chooses an append that has nothing to do with the ones before it.
+func (h *hand) one() *op {
 	kind := h.rng.IntN(100)
 	if len(h.own) == 0 && kind >= 55 {
 		kind = h.rng.IntN(55)
@@ -304,6 +312,18 @@ func (h *hand) rename(s *subject) *op {
 	o.after = func(r eventstore.Result) { s.last, s.names = r.Last, []string{name} }
 	o.lost = s
 	return o
+}
+
+// thereAndBack is two steps of one stream, most likely in one flush: it gives
+// its names up and takes them again.
+func (h *hand) thereAndBack(s *subject) []*op {
+	between, names := "of-"+h.fresh(), slices.Clone(s.names)
+	there := h.op(s.stream, eventstore.Expected(s.last), 1, false, []string{between}, names)
+	there.after = func(r eventstore.Result) { s.last, s.names = r.Last, []string{between} }
+	back := h.op(s.stream, eventstore.Expected(s.last+1), 1, false, names, []string{between})
+	back.after = func(r eventstore.Result) { s.last, s.names = r.Last, names }
+	there.lost, back.lost = s, s
+	return []*op{there, back}
 }
 
 func (h *hand) erase(s *subject) *op {
