@@ -57,7 +57,7 @@ var outgoing = map[string]string{
 	"EmailCodeAdded":               "issued lifetime silent urlTemplate",
 	"HumanAdded":                   "email externalId job line phone profile userName",
 	"ImportFinished":               "created failed skipped updated",
-	"ImportSecretAdded":            "ref",
+	"ImportSecretAdded":            "line ref",
 	"ImportStarted":                "notify onConflict remote",
 	"ImportUndone":                 "kept removed",
 	"PersonalDataRead":             "by reason what",

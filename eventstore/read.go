@@ -302,16 +302,17 @@ func (s *Store) collect(rows pgx.Rows, each func([]Event) error, expect int) ([]
 			At:       fromMicroseconds(readInt8(v[9])),
 		}
 		copy(e.ID[:], v[4])
-		// One allocation for both payloads; the rows' own buffer is reused.
-		if n := len(v[10]) + len(v[11]); n > 0 {
-			buf := append(append(make([]byte, 0, n), v[10]...), v[11]...)
-			e.Data, e.Sealed = buf[:len(v[10]):len(v[10])], buf[len(v[10]):]
-		}
-		if v[10] == nil {
-			e.Data = nil
-		}
-		if v[11] == nil {
-			e.Sealed = nil
+		// One allocation for both payloads; the rows' own buffer is reused. An
+		// empty payload is not the same as none.
+		if v[10] != nil || v[11] != nil {
+			n := len(v[10])
+			buf := append(append(make([]byte, 0, n+len(v[11])), v[10]...), v[11]...)
+			if v[10] != nil {
+				e.Data = buf[:n:n]
+			}
+			if v[11] != nil {
+				e.Sealed = buf[n:]
+			}
 		}
 		e.Epoch = epochOf(epochs, e.Position)
 		events = append(events, e)

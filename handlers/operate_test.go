@@ -43,6 +43,11 @@ func TestReadModelsOverHTTP(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
 	id, position := s.add(t, nil)
+	for _, name := range []string{"users", "organisations", "idp_links"} { // each is made when its worker starts
+		for s.rest(t, "GET", "/v1/projections/"+name, "").HTTP != 200 {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
 	a := s.rest(t, "GET", "/v1/projections", "")
 	names := map[string]bool{}
 	for _, v := range list(a, "result") {

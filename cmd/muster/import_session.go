@@ -202,10 +202,16 @@ func (s *importSession) job(ctx context.Context, id, org string, src source.Read
 	}
 	q.stop()
 	conversion.Wait()
-	if q.err != nil {
+	// Whichever failed first has cancelled the other.
+	switch {
+	case q.err != nil && !errors.Is(q.err, context.Canceled):
+		return nil, q.err
+	case err != nil:
+		return nil, err
+	case q.err != nil:
 		return nil, q.err
 	}
-	return next, err
+	return next, nil
 }
 
 // refusedError is the service's no: there is no use in asking again.

@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -467,12 +466,17 @@ func TestDefectsOfTheOtherConverter(t *testing.T) {
 			}
 		}
 	})
-	t.Run("2 the join is not quadratic", func(t *testing.T) {
-		users, passwords := auth0Pair(80_000)
-		begin := time.Now()
-		cs := commands(t, []Input{{Name: "u", R: strings.NewReader(users)}, {Name: "p", R: strings.NewReader(passwords)}}, Options{})
-		if took := time.Since(begin); took > 15*time.Second || len(cs) != 80_000 {
-			t.Error(took, len(cs))
+	t.Run("2 the join reads each file once", func(t *testing.T) {
+		users, passwords := auth0Pair(20_000)
+		u, p := strings.NewReader(users), strings.NewReader(passwords)
+		cs := commands(t, []Input{{Name: "u", R: struct{ io.Reader }{u}}, {Name: "p", R: struct{ io.Reader }{p}}}, Options{})
+		if len(cs) != 20_000 || u.Len() != 0 || p.Len() != 0 {
+			t.Error(len(cs), u.Len(), p.Len())
+		}
+		for i, c := range cs {
+			if c.HashedPassword == "" {
+				t.Fatalf("user %d has lost the hash", i)
+			}
 		}
 	})
 	t.Run("3 the join is by id", TestAuth0SameAddressInTwoConnectionsKeepsItsOwnHash)
