@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -27,13 +28,14 @@ type trouble struct {
 
 var troubles = []trouble{
 	{"writer paused", 20, false, (*trial).pauseWriter},
-	{"backend paused", 20, false, (*trial).pauseBackend},
+	{"backend paused before its commit", 20, false, (*trial).pauseBackend},
 	{"backends terminated", 14, false, (*trial).terminate},
 	{"writer killed", 8, false, func(t *trial) error { return t.replace(t.writers) }},
 	{"reader killed", 6, false, func(t *trial) error { return t.replace(t.readers) }},
 	{"stranger idle in a transaction", 8, false, (*trial).strangerIdle},
 	{"stranger with a prepared transaction", 6, false, (*trial).strangerPrepared},
 	{"stranger with an old snapshot", 4, false, (*trial).strangerSnapshot},
+	{"stranger with a lock on a table", 16, false, (*trial).strangerLock},
 	{"primary killed", 4, true, func(t *trial) error { t.crash(t.primary); return nil }},
 	{"standby killed", 2, true, func(t *trial) error { t.crash(t.standby); return nil }},
 }
@@ -161,26 +163,57 @@ func (t *trial) pauseWriter() error {
 	return nil
 }
 
-// pauseBackend stops a server process that is at work for the log, wherever it
-// is: between two statements, or with locks in its hands.
+// pauseBackend stops a server process that has written events and has not
+// committed them. Which one that is is known only once it stands still, so it
+// may take some attempts.
 func (t *trial) pauseBackend() error {
-	pid, err := t.ask(`
-		SELECT pid FROM pg_stat_activity
-		WHERE datname = current_database() AND application_name = 'muster'
-		ORDER BY state = 'idle', random() LIMIT 1`)
+	ctx, cancel := context.WithTimeout(t.ctx, 2*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, at(t.primary, t.database))
 	if err != nil {
 		return err
 	}
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		return err
+	defer conn.Close(ctx)
+	for range 20 {
+		var pid int
+		err := conn.QueryRow(ctx, `
+			SELECT coalesce((
+				SELECT pid FROM pg_stat_activity
+				WHERE datname = current_database() AND application_name = 'muster' AND backend_xid IS NOT NULL
+				ORDER BY random() LIMIT 1), 0)`).Scan(&pid)
+		if err != nil {
+			return err
+		}
+		if pid == 0 {
+			continue
+		}
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			return err
+		}
+		goOn := func() { _ = syscall.Kill(pid, syscall.SIGCONT) }
+		var writing bool
+		err = conn.QueryRow(ctx, `
+			SELECT EXISTS (
+				SELECT FROM pg_locks
+				WHERE pid = $1 AND relation = 'events'::regclass AND mode = 'RowExclusiveLock' AND granted)`, pid).Scan(&writing)
+		if err != nil || !writing {
+			goOn()
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		d := t.between(5*time.Millisecond, 400*time.Millisecond)
+		if t.rng.IntN(4) == 0 {
+			d = t.between(time.Second, 2500*time.Millisecond)
+		}
+		t.later(d, goOn)
+		return nil
 	}
-	d := t.between(5*time.Millisecond, 400*time.Millisecond)
-	if t.rng.IntN(4) == 0 {
-		d = t.between(time.Second, 2500*time.Millisecond)
-	}
-	t.later(d, func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
-	return nil
+	return errNobody
 }
+
+var errNobody = errors.New("hostile: nobody is about to commit")
 
 func (t *trial) terminate() error {
 	_, err := t.ask(fmt.Sprintf(`
@@ -224,10 +257,18 @@ func (t *trial) crash(s *pgtest.Server) {
 // stranger opens a transaction in the log's database or in another one. Most
 // end within the round, some not before its end.
 func (t *trial) stranger(statements string, end func(context.Context, *pgx.Conn)) error {
-	database := t.database
+	database, due := t.database, time.Time{}
 	if t.rng.IntN(2) == 0 {
 		database = "elsewhere"
 	}
+	if t.rng.IntN(4) > 0 {
+		due = time.Now().Add(t.between(100*time.Millisecond, 3*time.Second))
+	}
+	return t.transaction(database, due, statements, end)
+}
+
+// transaction runs statements and, when it is due, end.
+func (t *trial) transaction(database string, due time.Time, statements string, end func(context.Context, *pgx.Conn)) error {
 	ctx, cancel := context.WithTimeout(t.ctx, 2*time.Second)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, at(t.primary, database))
@@ -238,16 +279,12 @@ func (t *trial) stranger(statements string, end func(context.Context, *pgx.Conn)
 		conn.Close(ctx)
 		return err
 	}
-	u := undo{run: func() {
+	t.undo = append(t.undo, undo{due, func() {
 		ctx, cancel := context.WithTimeout(t.ctx, 2*time.Second)
 		defer cancel()
 		end(ctx, conn)
 		conn.Close(ctx)
-	}}
-	if t.rng.IntN(4) > 0 {
-		u.due = time.Now().Add(t.between(100*time.Millisecond, 3*time.Second))
-	}
-	t.undo = append(t.undo, u)
+	}})
 	return nil
 }
 
@@ -263,6 +300,13 @@ func (t *trial) strangerPrepared() error {
 
 func (t *trial) strangerSnapshot() error {
 	return t.stranger(`BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class`, t.finish("COMMIT", "ROLLBACK"))
+}
+
+// strangerLock holds up the appends that have an idempotency key after they
+// have written their events, and no others.
+func (t *trial) strangerLock() error {
+	return t.transaction(t.database, time.Now().Add(t.between(200*time.Millisecond, 2500*time.Millisecond)),
+		`BEGIN; LOCK TABLE idempotency IN SHARE MODE`, t.finish("COMMIT", "ROLLBACK"))
 }
 
 func (t *trial) finish(one, other string) func(context.Context, *pgx.Conn) {

@@ -390,6 +390,8 @@ func (c *child) verdict() (*Failure, error) {
 	switch {
 	case c.err == nil:
 		return nil, nil
+	case errors.As(c.err, &exit) && endedBy(exit, syscall.SIGTERM):
+		return nil, nil // told to end before it had begun
 	case errors.As(c.err, &exit) && exit.ExitCode() == violation:
 		lines := strings.Split(strings.TrimSpace(c.stderr.String()), "\n")
 		var f Failure
@@ -401,6 +403,11 @@ func (c *child) verdict() (*Failure, error) {
 	default:
 		return nil, fmt.Errorf("hostile: %s: %w: %s", c.name, c.err, tail(c.stderr.String()))
 	}
+}
+
+func endedBy(exit *exec.ExitError, sig syscall.Signal) bool {
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == sig
 }
 
 func tail(s string) string { return s[max(0, len(s)-2000):] }
