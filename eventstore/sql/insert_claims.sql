@@ -3,4 +3,4 @@
 -- $1 bytea[]  hashes, ascending
 -- $2 text[]   the stream that wants each
 INSERT INTO claims (hash, stream)
-SELECT hash, stream FROM unnest($1::bytea[], $2::text[]) AS wanted (hash, stream)
+SELECT unnest($1::bytea[]), unnest($2::text[])
