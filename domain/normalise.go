@@ -229,11 +229,8 @@ func (n *normaliser) password(c *ImportHuman) error {
 		}
 		n.h.PasswordHash, n.h.PasswordFormat, n.h.PasswordWeak = c.HashedPassword, format.Name, format.Weak()
 	case c.Password != "":
-		if err := text("password", c.Password, password.MaxPlain); err != nil {
+		if err := CheckPlain(c.Password); err != nil {
 			return err
-		}
-		if len(c.Password) > password.MaxPlain {
-			return ErrTooLong.OnField("password")
 		}
 		if err := n.policy.CheckPassword(c.Password); err != nil {
 			return err
@@ -242,6 +239,18 @@ func (n *normaliser) password(c *ImportHuman) error {
 	case c.ChangeRequired:
 		n.h.ChangeRequired = false
 		n.warn("passwordChangeRequired", "ignored, because there is no password to change")
+	}
+	return nil
+}
+
+// CheckPlain says whether a plain password can be hashed at all: valid UTF-8
+// without a NUL, at most password.MaxPlain bytes. The policy is another matter.
+func CheckPlain(plain string) error {
+	if err := text("password", plain, password.MaxPlain); err != nil {
+		return err
+	}
+	if len(plain) > password.MaxPlain {
+		return ErrTooLong.OnField("password")
 	}
 	return nil
 }

@@ -50,6 +50,10 @@ type User struct {
 	// PasskeyCodes are the pending registrations, oldest first.
 	PasskeyCodes []PendingCode
 
+	// InitFailures counts the wrong initialization codes over all codes, until
+	// one was right.
+	InitFailures int
+
 	// Erased says that the personal part is gone for good.
 	Erased bool
 }
@@ -125,8 +129,9 @@ func (u *User) Apply(e Event) {
 	case InitializationCodeAdded:
 		u.State, u.InitCode = StateInitial, &PendingCode{SentCode: e.SentCode}
 	case InitializationSucceeded:
-		u.State, u.InitCode = StateActive, nil
+		u.State, u.InitCode, u.InitFailures = StateActive, nil, 0
 	case InitializationFailed:
+		u.InitFailures++
 		u.InitCode.fail()
 	case EmailCodeAdded:
 		u.EmailCode = &PendingCode{SentCode: e.SentCode}
