@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,9 +52,17 @@ type serveCmd struct {
 	Hashers        int           `env:"MUSTER_HASHERS" default:"0" help:"Plain passwords hashed at a time; 0: one a processor."`
 }
 
+// gcPercent is how much the heap grows before it is collected, unless GOGC says
+// otherwise. Little lives longer than a call, some 20 MB in all, so collecting
+// seldom costs under 100 MB and spares an eighth of the processor's time.
+const gcPercent = 300
+
 // Run starts everything in the order in which it depends on each other, and
 // ends it in the reverse order.
 func (c *serveCmd) Run(a *app) (err error) {
+	if _, set := os.LookupEnv("GOGC"); !set {
+		debug.SetGCPercent(gcPercent)
+	}
 	db, err := a.openDatabase(false)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -13,7 +14,6 @@ import (
 	"net/http"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -97,13 +97,10 @@ func (s *served) caughtUp(ctx context.Context) error {
 }
 
 // connections makes n clients, each with one connection that is kept alive.
-func connections(n int, h2 bool) ([]*http.Client, func()) {
+func connections(n int) ([]*http.Client, func()) {
 	clients := make([]*http.Client, n)
 	for i := range clients {
-		var p http.Protocols
-		p.SetHTTP1(!h2)
-		p.SetUnencryptedHTTP2(h2)
-		clients[i] = &http.Client{Transport: &http.Transport{Protocols: &p, MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, DisableCompression: true}}
+		clients[i] = &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, DisableCompression: true}}
 	}
 	return clients, func() {
 		for _, c := range clients {
@@ -161,13 +158,22 @@ func benchHTTP(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer s.close()
-	rest, closeRest := connections(callers, false)
+	restConns, closeRest, err := dial(s.url, callers)
+	if err != nil {
+		return err
+	}
 	defer closeRest()
-	h2, closeH2 := connections(callers, true)
-	defer closeH2()
-	grpc := make([]managementv1connect.ManagementServiceClient, callers)
-	for i := range grpc {
-		grpc[i] = managementv1connect.NewManagementServiceClient(h2[i], s.url, connect.WithGRPC())
+	grpcConns, closeGRPC, err := dial(s.url, callers)
+	if err != nil {
+		return err
+	}
+	defer closeGRPC()
+	rest, grpc := make([]plain, callers), make([]*grpcConn, callers)
+	for i := range callers {
+		rest[i] = plain{conn: restConns[i], r: bufio.NewReader(restConns[i])}
+		if grpc[i], err = newGRPC(grpcConns[i]); err != nil {
+			return err
+		}
 	}
 
 	limit := &figure{name: "limit", measure: func(ctx context.Context) (sample, error) {
@@ -189,21 +195,18 @@ func benchHTTP(ctx context.Context, b *bench) error {
 		}}
 	}
 	overREST := driven("REST", func(ctx context.Context, caller int, n int64) error {
-		return do(ctx, rest[caller], http.MethodPost, s.url+importPath, fmt.Appendf(nil,
+		return rest[caller].post(ctx, importPath, fmt.Appendf(nil,
 			`{"userName":"person-%d@example.test","profile":{"firstName":"Ada","lastName":"Lind-%d","preferredLanguage":"sv"},"email":{"email":"person-%d@example.test","isEmailVerified":true},"hashedPassword":{"value":%q}}`,
 			n, n, n, benchHash))
 	})
 	overGRPC := driven("gRPC", func(ctx context.Context, caller int, n int64) error {
 		name := fmt.Sprintf("person-%d@example.test", n)
-		req := connect.NewRequest(&managementv1.ImportHumanUserRequest{
+		return grpc[caller].call(ctx, managementv1connect.ManagementServiceImportHumanUserProcedure, &managementv1.ImportHumanUserRequest{
 			UserName:       name,
 			Profile:        &managementv1.ImportHumanUserRequest_Profile{FirstName: "Ada", LastName: fmt.Sprintf("Lind-%d", n), PreferredLanguage: "sv"},
 			Email:          &managementv1.ImportHumanUserRequest_Email{Email: name, IsEmailVerified: true},
 			HashedPassword: &managementv1.ImportHumanUserRequest_HashedPassword{Value: benchHash},
 		})
-		req.Header().Set("Authorization", "Bearer "+benchToken)
-		_, err := grpc[caller].ImportHumanUser(ctx, req)
-		return err
 	})
 	if err := b.measure(ctx, limit, overREST, overGRPC); err != nil {
 		return err
@@ -256,7 +259,7 @@ func benchRead(ctx context.Context, b *bench) error {
 	}
 
 	const most = 8
-	clients, closeClients := connections(most, false)
+	clients, closeClients := connections(most)
 	defer closeClients()
 	byID := func(n int) *figure {
 		return &figure{name: "by id", measure: func(ctx context.Context) (sample, error) {

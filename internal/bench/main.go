@@ -17,6 +17,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
+	"runtime/pprof"
 	"strings"
 	"time"
 
@@ -66,7 +68,20 @@ func run(ctx context.Context) error {
 	rounds := flag.Int("rounds", 3, "how often to measure each figure; medians are printed")
 	users := flag.Int("users", 1_000_000, "how many users a full table has")
 	url := flag.String("database-url", "", "measure on this PostgreSQL instead of one that bench starts")
+	profile := flag.String("cpuprofile", "", "write a CPU profile of this process to a file: service, log and load, not PostgreSQL")
 	flag.Parse()
+	debug.SetGCPercent(300) // as muster serve does
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 
 	tmp, err := os.MkdirTemp("", "muster-bench-")
 	if err != nil {
