@@ -9,6 +9,17 @@ mkdir -p .tools/bin
 
 grpcurl_version=v1.9.3
 
+# A pinned version in a folder of its own: its dependencies are not ours. It is
+# built while the packages below are fetched.
+build_grpcurl() {
+	[ -x .tools/bin/grpcurl-$grpcurl_version ] && return
+	echo "muster: building grpcurl $grpcurl_version into .tools/bin" >&2
+	GOBIN=$PWD/.tools/bin go install -ldflags='-s -w' github.com/fullstorydev/grpcurl/cmd/grpcurl@$grpcurl_version >&2
+	mv .tools/bin/grpcurl .tools/bin/grpcurl-$grpcurl_version
+}
+build_grpcurl &
+grpcurl=$!
+
 scripts/setup-postgres.sh >&2
 
 # from_apt WHY PACKAGE…: installs packages, where that is possible.
@@ -33,12 +44,7 @@ browser() {
 compiler || from_apt 'a C compiler, for the race detector,' gcc libc6-dev
 browser || from_apt 'Chromium, for the tests in a browser,' chromium
 
-# A pinned version in a folder of its own: its dependencies are not ours.
-if [ ! -x .tools/bin/grpcurl-$grpcurl_version ]; then
-	echo "muster: building grpcurl $grpcurl_version into .tools/bin" >&2
-	GOBIN=$PWD/.tools/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$grpcurl_version >&2
-	mv .tools/bin/grpcurl .tools/bin/grpcurl-$grpcurl_version
-fi
+wait $grpcurl
 
 if compiler; then
 	echo -race

@@ -70,7 +70,7 @@ func (t *trial) disturb() (*Failure, error) {
 		}
 		now := time.Now()
 		t.undoDue(now)
-		if now.After(end) {
+		if crashed && now.After(end) {
 			return nil, nil
 		}
 		if !crashed && now.After(crashAt) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,13 +43,21 @@ func TestTheLogHolds(t *testing.T) {
 	}
 }
 
+// raceDetector says whether this test was built with it.
+var raceDetector bool
+
 // TestMutantsAreCaught shows for a few wrong logs what make test/mutants shows
 // for all: that the harness finds a fault where there is one.
 func TestMutantsAreCaught(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "hostile")
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, "go", "build", "-tags", "mutant", "-o", program, "./run").CombinedOutput(); err != nil {
+	args := []string{"build", "-tags", "mutant", "-o", program, "./run"}
+	if raceDetector {
+		// So it shares with this test what is compiled.
+		args = slices.Insert(args, 1, "-race")
+	}
+	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	cmd := exec.CommandContext(ctx, program, "-gentle", "-duration", "60s", "-round", "2s", "-logs", "serial,one-statement,swallowed")
