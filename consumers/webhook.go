@@ -14,11 +14,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,6 +41,21 @@ var (
 	// ErrTargetRefused says that an endpoint leads to a private, loopback or
 	// otherwise special address.
 	ErrTargetRefused = errors.New("consumers: the webhook's address is not public")
+	// ErrOverlap says that a rotation's overlap is not between nothing and
+	// MaxOverlap.
+	ErrOverlap = errors.New("consumers: two keys can be valid for at most 30 days")
+	// ErrTooManyWebhooks says that an organisation has MaxWebhooks already.
+	ErrTooManyWebhooks = errors.New("consumers: the organisation has as many webhooks as it may")
+)
+
+const (
+	// MaxOverlap is the longest time for which a rotated key goes on signing.
+	MaxOverlap = 30 * 24 * time.Hour
+	// MaxWebhooks is how many endpoints one organisation may have: each is a
+	// consumer of its own, with its own reads of the log.
+	MaxWebhooks = 50
+	// MaxWebhookURL is the length of a URL, in bytes.
+	MaxWebhookURL = 2000
 )
 
 // Webhook is an endpoint.
@@ -54,6 +71,9 @@ type Webhook struct {
 	// Enabled is false after the endpoint answered 410, or by Enable.
 	Enabled   bool
 	CreatedAt time.Time
+	// PreviousUntil is when the key before the present one stops signing;
+	// zero when it has, or there was none.
+	PreviousUntil time.Time
 
 	version int64
 }
@@ -88,8 +108,10 @@ type WebhooksConfig struct {
 //
 // Events of one user arrive in order. 429, 502, 503, 504 and failures to
 // connect pause the whole endpoint with backoff; other answers are taken to be
-// about the event, which is tried again over days, and then parks its user.
-// 410 disables the endpoint.
+// about the event, which is tried again over days, and then parks its user. An
+// endpoint that takes a call and does not answer in time may have come to grief
+// over the event as well: only when that happens with a second user, and it has
+// answered nobody in between, does it pause the endpoint. 410 disables it.
 type Webhooks struct {
 	store  *eventstore.Store
 	cfg    WebhooksConfig
@@ -202,7 +224,7 @@ func (w *Webhooks) newSecret(id string) (shown, kek string, sealed []byte) {
 // shown this once. It gets the events from start on.
 func (w *Webhooks) Create(ctx context.Context, hook Webhook, start Start) (Webhook, string, error) {
 	u, err := url.Parse(hook.URL)
-	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+	if err != nil || u.Hostname() == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || len(hook.URL) > MaxWebhookURL {
 		return Webhook{}, "", ErrWebhookURL
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !w.cfg.AllowPrivate && !public(ip) {
@@ -222,43 +244,61 @@ func (w *Webhooks) Create(ctx context.Context, hook Webhook, start Start) (Webho
 	if err := cfg.setDefaults(); err != nil {
 		return Webhook{}, "", err
 	}
-	if err := create(ctx, w.store, hook.Consumer(), cfg); err != nil {
-		return Webhook{}, "", err
-	}
 	err = w.store.Pool().QueryRow(ctx, `
-		INSERT INTO webhooks (id, org, url, types, open_sealed, secret_kek, secret) VALUES ($1, $2, $3, $4, $5, $6, $7)
-		RETURNING created_at, version`, hook.ID, hook.Org, hook.URL, hook.Types, hook.OpenSealed, kek, sealed).Scan(&hook.CreatedAt, &hook.version)
+		INSERT INTO webhooks (id, org, url, types, open_sealed, enabled, secret_kek, secret)
+		SELECT $1, $2, $3, $4, $5, false, $6, $7 WHERE (SELECT count(*) FROM webhooks WHERE org = $2) < $8
+		RETURNING created_at`, hook.ID, hook.Org, hook.URL, hook.Types, hook.OpenSealed, kek, sealed, MaxWebhooks).Scan(&hook.CreatedAt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Webhook{}, "", ErrTooManyWebhooks
+	}
 	if err != nil {
 		return Webhook{}, "", fmt.Errorf("consumers: creating a webhook: %w", err)
+	}
+	// Enabled once its consumer is there, which has its starting point: an
+	// instance that found the endpoint earlier would begin at another one.
+	if err = create(ctx, w.store, hook.Consumer(), cfg); err == nil {
+		err = w.Enable(ctx, "", hook.ID, true)
+	}
+	if err != nil {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		return Webhook{}, "", errors.Join(err, w.Delete(undo, "", hook.ID))
 	}
 	return hook, secret, nil
 }
 
 // List returns the endpoints of an organisation, or all when org is empty.
 func (w *Webhooks) List(ctx context.Context, org string) ([]Webhook, error) {
-	rows, err := w.store.Pool().Query(ctx, `
-		SELECT id, org, url, types, open_sealed, enabled, created_at, version FROM webhooks
-		WHERE $1::text IS NULL OR org = $1 ORDER BY created_at, id`, optional(org))
-	if err != nil {
-		return nil, fmt.Errorf("consumers: listing webhooks: %w", err)
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (h Webhook, err error) {
-		return h, row.Scan(&h.ID, &h.Org, &h.URL, &h.Types, &h.OpenSealed, &h.Enabled, &h.CreatedAt, &h.version)
-	})
+	return w.find(ctx, org, "")
 }
 
 // Get returns one endpoint, of an organisation unless org is empty.
 func (w *Webhooks) Get(ctx context.Context, org, id string) (Webhook, error) {
-	list, err := w.List(ctx, org)
-	for _, h := range list {
-		if h.ID == id {
-			return h, nil
-		}
-	}
-	if err == nil {
+	list, err := w.find(ctx, org, id)
+	if err == nil && (id == "" || len(list) == 0) {
 		err = ErrNoWebhook
 	}
-	return Webhook{}, err
+	if err != nil {
+		return Webhook{}, err
+	}
+	return list[0], nil
+}
+
+func (w *Webhooks) find(ctx context.Context, org, id string) ([]Webhook, error) {
+	rows, err := w.store.Pool().Query(ctx, `
+		SELECT id, org, url, types, open_sealed, enabled, created_at, CASE WHEN previous_until > now() THEN previous_until END, version
+		FROM webhooks WHERE ($1::text IS NULL OR org = $1) AND ($2::text IS NULL OR id = $2) ORDER BY created_at, id`, optional(org), optional(id))
+	if err != nil {
+		return nil, fmt.Errorf("consumers: listing webhooks: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (h Webhook, err error) {
+		var until *time.Time
+		err = row.Scan(&h.ID, &h.Org, &h.URL, &h.Types, &h.OpenSealed, &h.Enabled, &h.CreatedAt, &until, &h.version)
+		if until != nil {
+			h.PreviousUntil = *until
+		}
+		return h, err
+	})
 }
 
 // change runs one statement on one endpoint.
@@ -274,8 +314,12 @@ func (w *Webhooks) change(ctx context.Context, org, id, statement string, args .
 }
 
 // Rotate gives an endpoint a new secret, which is shown this once; the old one
-// signs beside it for the overlap.
+// signs beside it for the overlap, at most MaxOverlap. One that still signed
+// from an earlier rotation stops.
 func (w *Webhooks) Rotate(ctx context.Context, org, id string, overlap time.Duration) (string, error) {
+	if overlap < 0 || overlap > MaxOverlap {
+		return "", ErrOverlap
+	}
 	secret, kek, sealed := w.newSecret(id)
 	return secret, w.change(ctx, org, id, `
 		UPDATE webhooks SET previous_kek = secret_kek, previous = secret, previous_until = now() + make_interval(secs => $3::float8),
@@ -373,10 +417,16 @@ func (w *Webhooks) post(ctx context.Context, hook Webhook, id string, body []byt
 	req.Header.Set("webhook-id", id)
 	req.Header.Set("webhook-timestamp", strconv.FormatInt(now.Unix(), 10))
 	req.Header.Set("webhook-signature", Sign(secrets, id, now, body))
+	var taken atomic.Bool // the whole call is with the other side
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest: func(info httptrace.WroteRequestInfo) { taken.Store(info.Err == nil) },
+	}))
 	res, err := w.client.Do(req)
 	switch {
 	case errors.Is(err, ErrTargetRefused):
 		return 0, &Failure{Class: "target_refused", Outage: true, Err: ErrTargetRefused}
+	case err != nil && taken.Load():
+		return 0, &Failure{Class: classNoAnswer, Err: errors.New("the endpoint took the call and did not answer")}
 	case err != nil:
 		return 0, &Failure{Class: "unreachable", Outage: true, Err: errors.New("the endpoint cannot be reached")} // err shows the URL
 	}
@@ -385,10 +435,48 @@ func (w *Webhooks) post(ctx context.Context, hook Webhook, id string, body []byt
 	return res.StatusCode, nil
 }
 
+// classNoAnswer is the class of a call that an endpoint took and did not
+// answer, or not in time.
+const classNoAnswer = "no_answer"
+
+// silence counts the users over whom an endpoint fell silent since it last
+// answered anybody.
+type silence struct {
+	mu    sync.Mutex
+	users map[string]bool
+}
+
+// answered forgets what was counted.
+func (s *silence) answered() {
+	s.mu.Lock()
+	clear(s.users)
+	s.mu.Unlock()
+}
+
+// fell counts one more, and reports whether it can't be about that user alone.
+func (s *silence) fell(user string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users[user] = true
+	if len(s.users) < 2 {
+		return false
+	}
+	s.users = map[string]bool{user: true} // no more than there need be
+	return true
+}
+
 // handle sends one event.
 func (w *Webhooks) handle(hook Webhook) message.NoPublishHandlerFunc {
+	silent := &silence{users: map[string]bool{}}
 	return func(msg *message.Message) error {
 		status, err := w.post(msg.Context(), hook, msg.UUID, msg.Payload)
+		var f *Failure
+		switch {
+		case err == nil:
+			silent.answered()
+		case errors.As(err, &f) && f.Class == classNoAnswer && msg.Context().Err() == nil:
+			f.Outage = silent.fell(msg.Metadata.Get(MetaStream))
+		}
 		switch {
 		case err != nil:
 			return err

@@ -445,7 +445,11 @@ type parkedStream struct {
 }
 
 func (s *server) listParked(e echo.Context, _ *call) (any, error) {
-	ctx, name := e.Request().Context(), e.Param("name")
+	return s.parkedOf(e, e.Param("name"))
+}
+
+func (s *server) parkedOf(e echo.Context, name string) (any, error) {
+	ctx := e.Request().Context()
 	limit, err := listLimit(e)
 	if err != nil {
 		return nil, err
@@ -468,23 +472,29 @@ func (s *server) listParked(e echo.Context, _ *call) (any, error) {
 
 // releaseParked serves what acts on one parked stream, or on all of a consumer.
 func (s *server) releaseParked(act func(*consumers.Admin, context.Context, string, string) (int, error)) func(echo.Context, *call) (any, error) {
-	return func(e echo.Context, _ *call) (any, error) {
-		var req struct {
-			Stream string `json:"stream"`
-		}
-		if err := readBody(e, &req); err != nil {
-			return nil, err
-		}
-		ctx, admin := e.Request().Context(), consumers.NewAdmin(s.deps.Store)
-		if _, err := admin.List(ctx, e.Param("name")); err != nil {
-			return nil, err
-		}
-		n, err := act(admin, ctx, e.Param("name"), req.Stream)
-		return object{"streams": n}, err
+	return func(e echo.Context, _ *call) (any, error) { return s.releaseOf(e, e.Param("name"), act) }
+}
+
+func (s *server) releaseOf(e echo.Context, name string, act func(*consumers.Admin, context.Context, string, string) (int, error)) (any, error) {
+	var req struct {
+		Stream string `json:"stream"`
 	}
+	if err := readBody(e, &req); err != nil {
+		return nil, err
+	}
+	ctx, admin := e.Request().Context(), consumers.NewAdmin(s.deps.Store)
+	if _, err := admin.List(ctx, name); err != nil {
+		return nil, err
+	}
+	n, err := act(admin, ctx, name, req.Stream)
+	return object{"streams": n}, err
 }
 
 func (s *server) skipParked(e echo.Context, c *call) (any, error) {
+	return s.skipOf(e, c, e.Param("name"))
+}
+
+func (s *server) skipOf(e echo.Context, c *call, name string) (any, error) {
 	var req struct {
 		Stream string `json:"stream"`
 		Reason string `json:"reason"`
@@ -492,7 +502,7 @@ func (s *server) skipParked(e echo.Context, c *call) (any, error) {
 	if err := readBody(e, &req); err != nil {
 		return nil, err
 	}
-	return object{}, consumers.NewAdmin(s.deps.Store).Skip(e.Request().Context(), e.Param("name"), req.Stream, c.token.ID, req.Reason)
+	return object{}, consumers.NewAdmin(s.deps.Store).Skip(e.Request().Context(), name, req.Stream, c.token.ID, req.Reason)
 }
 
 func (s *server) resetConsumer(e echo.Context, _ *call) (any, error) {

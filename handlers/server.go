@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/eventstore"
 	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/importer"
@@ -77,6 +78,8 @@ type Deps struct {
 	// Rebuilds runs the rebuilds of read models that are asked for over HTTP.
 	// Default: no such calls.
 	Rebuilds *Rebuilds
+	// Webhooks serves /v1/webhooks. Default: no such paths.
+	Webhooks *consumers.Webhooks
 	// Stopping is closed when the service begins to shut down: open streams of
 	// events end then. Default: they end when the reader goes.
 	Stopping <-chan struct{}
@@ -127,6 +130,7 @@ func New(d Deps) http.Handler {
 	s.bindAccess()
 	s.bindImports()
 	s.bindOperation()
+	s.bindWebhooks()
 	s.bindEvents()
 	s.serveRPCTools()
 	s.serveOperation()

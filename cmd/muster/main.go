@@ -33,6 +33,7 @@ type cli struct {
 	Rebuild     rebuildCmd     `cmd:"" help:"Build a read model anew beside the live one, and switch."`
 	Projections projectionsCmd `cmd:"" help:"List read models; retry and inspect streams that stand still."`
 	Consumers   consumersCmd   `cmd:"" help:"List consumers; retry, release, skip or reset."`
+	Webhooks    webhooksCmd    `cmd:"" help:"Create, list, rotate, test and replay webhooks."`
 	Keys        keysCmd        `cmd:"" help:"List and rotate key-encryption keys."`
 	Token       tokenCmd       `cmd:"" help:"Create, list and revoke access tokens."`
 	Org         orgCmd         `cmd:"" help:"Create and list organisations."`
@@ -99,5 +100,5 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return command.Run(&app{Context: ctx, cfg: c.Config, log: log, out: out})
+	return command.Run(&c.Webhooks, &app{Context: ctx, cfg: c.Config, log: log, out: out})
 }

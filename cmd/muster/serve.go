@@ -215,6 +215,7 @@ func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.
 		Bulk:           handlers.ServeBulk(jobs, a.log),
 		Projections:    engine,
 		Rebuilds:       rebuilds,
+		Webhooks:       outward.hooks,
 		Stopping:       stopping,
 		Tokens:         tokens,
 		Organisations:  orgs,

@@ -32,6 +32,9 @@ type Permission string
 const (
 	UserRead  Permission = "user.read"
 	UserWrite Permission = "user.write"
+	// OrgWrite is for what an organisation's owner decides, such as where its
+	// events are sent.
+	OrgWrite Permission = "org.write"
 	// IAMWrite is for what concerns the whole installation.
 	IAMWrite Permission = "iam.write"
 )
@@ -41,7 +44,9 @@ func (r Role) May(p Permission) bool {
 	switch r {
 	case IAMOwner:
 		return true
-	case OrgOwner, OrgUserManager:
+	case OrgOwner:
+		return p == UserRead || p == UserWrite || p == OrgWrite
+	case OrgUserManager:
 		return p == UserRead || p == UserWrite
 	case OrgUserViewer:
 		return p == UserRead
