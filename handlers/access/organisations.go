@@ -33,6 +33,7 @@ type Organisations struct {
 
 type orgAnswer struct {
 	active bool
+	name   string
 	at     time.Time
 }
 
@@ -92,28 +93,43 @@ func (o *Organisations) Ensure(ctx context.Context, id, name, by string) error {
 // Exists reports whether an organisation is there and active. The answer may
 // be up to Freshness old.
 func (o *Organisations) Exists(ctx context.Context, id string) (bool, error) {
+	a, err := o.answer(ctx, id)
+	return a.active, err
+}
+
+// Name returns an organisation's name, and "" when Exists says no. The answer
+// may be up to Freshness old.
+func (o *Organisations) Name(ctx context.Context, id string) (string, error) {
+	a, err := o.answer(ctx, id)
+	if !a.active {
+		return "", err
+	}
+	return a.name, err
+}
+
+func (o *Organisations) answer(ctx context.Context, id string) (orgAnswer, error) {
 	if !orgID.MatchString(id) {
-		return false, nil
+		return orgAnswer{}, nil
 	}
 	o.mu.Lock()
 	a, ok := o.known[id]
 	o.mu.Unlock()
 	if ok && o.now().Sub(a.at) < Freshness {
-		return a.active, nil
+		return a, nil
 	}
 	asked := o.now()
 	org, err := o.load(ctx, id)
 	if err != nil {
-		return false, err
+		return orgAnswer{}, err
 	}
-	a = orgAnswer{active: org.State == domain.StateActive, at: asked}
+	a = orgAnswer{active: org.State == domain.StateActive, name: org.Name, at: asked}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.known) >= cacheSize {
 		clear(o.known)
 	}
 	o.known[id] = a
-	return a.active, nil
+	return a, nil
 }
 
 // load folds an organisation's events.
