@@ -37,8 +37,8 @@ type Config struct {
 	FlushEvents int
 	// PoolSize bounds the connections for reading. Default 8.
 	PoolSize int
-	// KeyCache bounds the number of data keys held in memory. Default 50,000
-	// (about 100 MB when full).
+	// KeyCache bounds the number of data keys held in memory. Default 20,000
+	// (about 40 MB when full).
 	KeyCache int
 	// Poll is how often the log's end and the epoch are looked up when no
 	// notification comes. Default one second.
@@ -59,7 +59,7 @@ func (c *Config) setDefaults() {
 	def(&c.Queue, 4096)
 	def(&c.FlushEvents, 2000)
 	def(&c.PoolSize, 8)
-	def(&c.KeyCache, 50_000)
+	def(&c.KeyCache, 20_000)
 	if c.Poll <= 0 {
 		c.Poll = time.Second
 	}
