@@ -56,5 +56,7 @@ var (
 	ErrPasswordWrong  = NewError(KindInvalidArgument, "MUSTER-password", "Password is invalid")
 	ErrTOTPWrong      = NewError(KindInvalidArgument, "MUSTER-otp", "Code is invalid")
 	ErrPasskeyWrong   = NewError(KindInvalidArgument, "MUSTER-passkey", "Passkey is invalid")
+	ErrPasswordSame   = NewError(KindInvalidArgument, "MUSTER-samepassword", "The new password is the old one").OnField("password")
+	ErrTOTPMissing    = NewError(KindFailedPrecondition, "MUSTER-nototp", "User has no second factor")
 	ErrIDPLinkMissing = NewError(KindNotFound, "MUSTER-idplink", "External IDP not found")
 )

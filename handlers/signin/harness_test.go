@@ -18,6 +18,7 @@ import (
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/domain/password"
 	"github.com/muster-id/muster/eventstore"
+	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/handlers/signin"
 	"github.com/muster-id/muster/importer"
 	"github.com/muster-id/muster/internal/pgtest"
@@ -206,10 +207,11 @@ func (k *key) register(t testing.TB, raw json.RawMessage, origin string) []byte 
 	if k.handle, err = base64.RawURLEncoding.DecodeString(o.User.ID); err != nil {
 		t.Fatal(err)
 	}
-	x, y := make([]byte, 32), make([]byte, 32)
-	k.private.X.FillBytes(x)
-	k.private.Y.FillBytes(y)
-	public, err := webauthncbor.Marshal(map[int]any{1: 2, 3: -7, -1: 1, -2: x, -3: y})
+	point, err := k.private.PublicKey.Bytes() // 4, x, y
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := webauthncbor.Marshal(map[int]any{1: 2, 3: -7, -1: 1, -2: point[1:33], -3: point[33:]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,3 +247,5 @@ func (k *key) assert(t testing.TB, raw json.RawMessage, origin string) []byte {
 	})
 	return b
 }
+
+func appendOf(d domain.Decision) eventstore.Append { return access.NewAppend(d, "test", time.Now()) }
