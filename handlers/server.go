@@ -25,6 +25,7 @@ import (
 	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/eventstore"
 	"github.com/muster-id/muster/handlers/access"
+	"github.com/muster-id/muster/handlers/signin"
 	"github.com/muster-id/muster/importer"
 	"github.com/muster-id/muster/projections"
 )
@@ -80,6 +81,12 @@ type Deps struct {
 	Rebuilds *Rebuilds
 	// Webhooks serves /v1/webhooks. Default: no such paths.
 	Webhooks *consumers.Webhooks
+	// SignIn is behind the pages on which people complete their accounts and
+	// log in. Default: no such pages.
+	SignIn *signin.Service
+	// DefaultOrg is the organisation whose name those pages bear while nobody
+	// knows who looks at them.
+	DefaultOrg string
 	// Stopping is closed when the service begins to shut down: open streams of
 	// events end then. Default: they end when the reader goes.
 	Stopping <-chan struct{}
@@ -135,6 +142,7 @@ func New(d Deps) http.Handler {
 	s.serveRPCTools()
 	s.serveOperation()
 	s.serveOpenAPI()
+	s.servePages()
 	if d.Extend != nil {
 		d.Extend(s.echo)
 	}
