@@ -209,3 +209,130 @@ func TestWebhooksRefuseTargetsThatAreNotPublic(t *testing.T) {
 		t.Error("something reached the endpoint")
 	}
 }
+
+// quickHooks are settings with which a test need not wait.
+func quickHooks() consumers.WebhooksConfig {
+	return consumers.WebhooksConfig{AllowPrivate: true, Poll: 20 * time.Millisecond, Timeout: 300 * time.Millisecond,
+		Subscriber: consumers.Config{Attempts: 2, Backoff: quick, AsideAfter: time.Hour, Flush: 20 * time.Millisecond, LeaseTTL: time.Second}}
+}
+
+func runHooks(t *testing.T, hooks *consumers.Webhooks) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = hooks.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+// TestAWebhookThatHangs: an endpoint that falls silent over one user parks that
+// user and nobody else; one that is silent altogether parks nobody.
+func TestAWebhookThatHangs(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	var (
+		mu     sync.Mutex
+		poison string
+		down   = true
+		got    = map[string]int64{}
+		calls  int
+		open   int
+	)
+	ep := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		doc, err := consumers.ParseDocument(body)
+		mu.Lock()
+		calls++
+		open++
+		if down && calls > 12 && open > 3 {
+			t.Errorf("call %d: %d calls at once to an endpoint that answers none", calls, open)
+		}
+		hangs := err != nil || down || doc.Event.Stream == poison
+		if last := got[doc.Event.Stream]; !hangs && doc.Event.Sequence > last+1 {
+			t.Errorf("%s: %d follows %d", doc.Event.Stream, doc.Event.Sequence, last)
+		} else if !hangs {
+			got[doc.Event.Stream] = max(last, doc.Event.Sequence)
+		}
+		mu.Unlock()
+		if hangs {
+			<-r.Context().Done()
+			mu.Lock()
+			open--
+			mu.Unlock()
+			return
+		}
+		mu.Lock()
+		open--
+		mu.Unlock()
+		// The head of the answer at once, the rest slowly: it counts all the same.
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+	}))
+	t.Cleanup(ep.Close)
+	cfg := quickHooks()
+	cfg.Subscriber.Attempts = 4
+	hooks := consumers.NewWebhooks(store, cfg)
+	hook, _, err := hooks.Create(t.Context(), consumers.Webhook{Org: "org1", URL: ep.URL}, consumers.FromBeginning())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := newUsers(t, store, 10, 2)
+	mu.Lock()
+	poison = ids[4]
+	mu.Unlock()
+	runHooks(t, hooks)
+	admin := consumers.NewAdmin(store)
+	until(t, "calls without an answer", func() bool { mu.Lock(); defer mu.Unlock(); return calls >= 14 })
+	mu.Lock()
+	down = false
+	mu.Unlock()
+	until(t, "everybody else's events, and the one who is parked", func() bool {
+		mu.Lock()
+		n := 0
+		for _, last := range got {
+			if last == 3 {
+				n++
+			}
+		}
+		mu.Unlock()
+		p, err := admin.Parked(t.Context(), hook.Consumer(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range p {
+			if s.Stream != poison {
+				t.Fatalf("%s is parked: %+v", s.Stream, s)
+			}
+		}
+		return n == 9 && len(p) == 1 && p[0].State == "parked" && p[0].Class == "no_answer"
+	})
+}
+
+// TestAWebhookIsNotRedirected: an answer that points elsewhere is a failure of
+// the event, and nobody is called there.
+func TestAWebhookIsNotRedirected(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	elsewhere := newReceiver(t)
+	ep := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusPermanentRedirect))
+	t.Cleanup(ep.Close)
+	hooks := consumers.NewWebhooks(store, quickHooks())
+	hook, _, err := hooks.Create(t.Context(), consumers.Webhook{Org: "org1", URL: ep.URL}, consumers.FromBeginning())
+	if err != nil {
+		t.Fatal(err)
+	}
+	newUsers(t, store, 1, 0)
+	if status, err := hooks.Ping(t.Context(), "", hook.ID); status != http.StatusPermanentRedirect || err != nil {
+		t.Errorf("ping: %d, %v", status, err)
+	}
+	runHooks(t, hooks)
+	admin := consumers.NewAdmin(store)
+	until(t, "the parked user", func() bool {
+		p, err := admin.Parked(t.Context(), hook.Consumer(), 0)
+		return err == nil && len(p) == 1 && p[0].Class == "http_308"
+	})
+	elsewhere.mu.Lock()
+	defer elsewhere.mu.Unlock()
+	if len(elsewhere.ids)+len(elsewhere.bad)+elsewhere.signed > 0 {
+		t.Error("the redirect was followed")
+	}
+}
