@@ -151,6 +151,8 @@ func routeOf(m protoreflect.MethodDescriptor) (route, bool) {
 		r.verb, r.path = http.MethodPost, p.Post
 	case *annotations.HttpRule_Put:
 		r.verb, r.path = http.MethodPut, p.Put
+	case *annotations.HttpRule_Patch:
+		r.verb, r.path = http.MethodPatch, p.Patch
 	case *annotations.HttpRule_Delete:
 		r.verb, r.path = http.MethodDelete, p.Delete
 	default:

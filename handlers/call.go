@@ -159,7 +159,7 @@ func requestID(r *http.Request) string {
 
 // exposed are the answer's headers that a browser's script may read.
 var exposed = strings.Join([]string{"Grpc-Status", "Grpc-Message", "Grpc-Status-Details-Bin", "X-Request-Id",
-	positionHeader, positionTokenHeader, throughHeader, "Location", "WWW-Authenticate"}, ", ")
+	positionHeader, positionTokenHeader, throughHeader, changeHeader, "Location", "WWW-Authenticate"}, ", ")
 
 // cors sets the headers for browsers on an allowed origin, and reports whether
 // the request was a preflight, which wants nothing more.
@@ -179,7 +179,7 @@ func (s *server) cors(e echo.Context) bool {
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
 		return false
 	}
-	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS")
 	h.Set("Access-Control-Allow-Headers", r.Header.Get("Access-Control-Request-Headers"))
 	h.Set("Access-Control-Max-Age", "3600")
 	return true

@@ -133,6 +133,7 @@ func New(d Deps) http.Handler {
 
 	s.bindManagement()
 	s.bindUserV2()
+	s.bindSessions()
 	s.bindAdmin()
 	s.bindAccess()
 	s.bindImports()

@@ -16,6 +16,9 @@ const (
 	IAMOwner Role = "IAM_OWNER"
 	// OrgOwner may do everything in its own organisation.
 	OrgOwner Role = "ORG_OWNER"
+	// IAMLoginClient is a login page's: it may read its organisation's users,
+	// and make, read and end sessions of everybody's.
+	IAMLoginClient Role = "IAM_LOGIN_CLIENT"
 	// OrgUserManager may read and change its organisation's users.
 	OrgUserManager Role = "ORG_USER_MANAGER"
 	// OrgUserViewer may read its organisation's users.
@@ -23,7 +26,7 @@ const (
 )
 
 // Roles lists every role.
-var Roles = []Role{IAMOwner, OrgOwner, OrgUserManager, OrgUserViewer}
+var Roles = []Role{IAMOwner, OrgOwner, IAMLoginClient, OrgUserManager, OrgUserViewer}
 
 // Permission is what a call asks for.
 type Permission string
@@ -32,6 +35,9 @@ type Permission string
 const (
 	UserRead  Permission = "user.read"
 	UserWrite Permission = "user.write"
+	// SessionRead and SessionWrite are for sessions without their tokens.
+	SessionRead  Permission = "session.read"
+	SessionWrite Permission = "session.write"
 	// OrgWrite is for what an organisation's owner decides, such as where its
 	// events are sent.
 	OrgWrite Permission = "org.write"
@@ -45,7 +51,9 @@ func (r Role) May(p Permission) bool {
 	case IAMOwner:
 		return true
 	case OrgOwner:
-		return p == UserRead || p == UserWrite || p == OrgWrite
+		return p == UserRead || p == UserWrite || p == OrgWrite || p == SessionRead || p == SessionWrite
+	case IAMLoginClient:
+		return p == UserRead || p == SessionRead || p == SessionWrite
 	case OrgUserManager:
 		return p == UserRead || p == UserWrite
 	case OrgUserViewer:
@@ -54,10 +62,14 @@ func (r Role) May(p Permission) bool {
 	return false
 }
 
+// AnySession reports whether a role's permissions for sessions hold in all
+// organisations, and not only in its token's own.
+func (r Role) AnySession() bool { return r == IAMOwner || r == IAMLoginClient }
+
 // Valid reports whether r is one of Roles.
 func (r Role) Valid() bool {
 	switch r {
-	case IAMOwner, OrgOwner, OrgUserManager, OrgUserViewer:
+	case IAMOwner, OrgOwner, IAMLoginClient, OrgUserManager, OrgUserViewer:
 		return true
 	}
 	return false
