@@ -216,7 +216,7 @@ const secretPrefix = "whsec_"
 func (w *Webhooks) newSecret(id string) (shown, kek string, sealed []byte) {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // never fails
-	kek, sealed = w.store.Keys().Wrap("$webhook-"+id, secret)
+	kek, sealed = w.store.Keys().Wrap(eventstore.WebhookPrefix+id, secret)
 	return secretPrefix + base64.StdEncoding.EncodeToString(secret), kek, sealed
 }
 
@@ -376,13 +376,13 @@ func (w *Webhooks) secrets(ctx context.Context, id string) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	secret, err := w.store.Keys().Unwrap("$webhook-"+id, *kek, sealed)
+	secret, err := w.store.Keys().Unwrap(eventstore.WebhookPrefix+id, *kek, sealed)
 	if err != nil {
 		return nil, err
 	}
 	out := [][]byte{secret}
 	if previousKEK != nil {
-		if secret, err = w.store.Keys().Unwrap("$webhook-"+id, *previousKEK, previous); err != nil {
+		if secret, err = w.store.Keys().Unwrap(eventstore.WebhookPrefix+id, *previousKEK, previous); err != nil {
 			return nil, err
 		}
 		out = append(out, secret)

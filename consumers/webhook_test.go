@@ -349,3 +349,68 @@ func TestAWebhookIsNotRedirected(t *testing.T) {
 		t.Error("the redirect was followed")
 	}
 }
+
+// TestWebhookSecretsFollowTheKeys: a rotation of the key-encryption key takes
+// the webhooks' secrets along, both of them, and until it has they are counted.
+func TestWebhookSecretsFollowTheKeys(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	r := newReceiver(t)
+	hooks := consumers.NewWebhooks(store, quickHooks())
+	hook, first, err := hooks.Create(t.Context(), consumers.Webhook{Org: "org1", URL: r.URL}, consumers.FromNow())
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := hooks.Rotate(t.Context(), "", hook.ID, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := hooks.Create(t.Context(), consumers.Webhook{Org: "org1", URL: r.URL}, consumers.FromNow()); err != nil {
+		t.Fatal(err)
+	}
+	newUsers(t, store, 3, 0)
+	if id, err := store.Keys().AddPrimary(); err != nil || id != "k2" {
+		t.Fatal(id, err)
+	}
+	use := func(k1, k2 int64) {
+		t.Helper()
+		if u, err := store.KeyUse(t.Context()); err != nil || u["k1"] != k1 || u["k2"] != k2 {
+			t.Errorf("in use: %v, %v; want %d and %d", u, err, k1, k2)
+		}
+	}
+	use(6, 0)
+	// Broken off in the middle, it goes on where it stopped.
+	ctx, cancel := context.WithCancel(t.Context())
+	n, err := store.RewrapKeys(ctx, func(int64) { cancel() })
+	if err == nil || n != 3 {
+		t.Errorf("broken off: %d, %v", n, err)
+	}
+	use(3, 3)
+	if n, err := store.RewrapKeys(t.Context(), nil); err != nil || n != 3 {
+		t.Errorf("resumed: %d, %v", n, err)
+	}
+	use(0, 6)
+	// There are no other columns with wrapped keys: whoever adds one has to add
+	// it to the rotation.
+	var columns string
+	err = store.Pool().QueryRow(t.Context(), `
+		SELECT string_agg(table_name || '.' || column_name, ' ' ORDER BY table_name, column_name) FROM information_schema.columns
+		WHERE table_schema = 'public' AND column_name LIKE '%kek'`).Scan(&columns)
+	if err != nil || columns != "streams.kek webhooks.previous_kek webhooks.secret_kek" {
+		t.Errorf("key ids are in %s, %v", columns, err)
+	}
+	// Both sign as before.
+	for _, secret := range []string{first, second} {
+		r.mu.Lock()
+		r.secrets = []string{secret}
+		r.mu.Unlock()
+		if status, err := hooks.Ping(t.Context(), "", hook.ID); status != http.StatusNoContent || err != nil {
+			t.Errorf("ping: %d, %v", status, err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.bad) > 0 || r.signed != 2 {
+		t.Errorf("%d signatures, bad: %v", r.signed, r.bad)
+	}
+}

@@ -307,8 +307,8 @@ func (p *printer) print(ctx context.Context, store *eventstore.Store, events []e
 }
 
 type keysCmd struct {
-	List   keysListCmd   `cmd:"" help:"List the keys and how many data keys each wraps."`
-	Rotate keysRotateCmd `cmd:"" help:"Add a key, make it the primary, and wrap every data key with it. Goes on after an interruption; the service may run."`
+	List   keysListCmd   `cmd:"" help:"List the keys and how much each wraps."`
+	Rotate keysRotateCmd `cmd:"" help:"Add a key, make it the primary, and wrap every data key and every webhook's secret with it. Goes on after an interruption; the service may run."`
 }
 
 type keysListCmd struct{}
@@ -325,7 +325,7 @@ func (*keysListCmd) Run(a *app) error {
 		return err
 	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "KEY\tDATA KEYS\t")
+	fmt.Fprintln(w, "KEY\tWRAPS\t")
 	for _, id := range store.Keys().IDs() {
 		mark := ""
 		if id == store.Keys().Primary() {
@@ -358,12 +358,12 @@ func (c *keysRotateCmd) Run(a *app) error {
 	n, err := store.RewrapKeys(a, func(done int64) {
 		if time.Since(last) > time.Second {
 			last = time.Now()
-			fmt.Fprintf(a.out, "%d data keys rewrapped\n", done)
+			fmt.Fprintf(a.out, "%d keys rewrapped\n", done)
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("after %d data keys (go on with: muster keys rotate --resume): %w", n, err)
+		return fmt.Errorf("after %d keys (go on with: muster keys rotate --resume): %w", n, err)
 	}
-	fmt.Fprintf(a.out, "%d data keys rewrapped, none is left; a key that wraps none can be taken out of %s\n", n, a.cfg.keyFile())
+	fmt.Fprintf(a.out, "%d keys rewrapped, none is left; a key that wraps nothing can be taken out of %s\n", n, a.cfg.keyFile())
 	return nil
 }
