@@ -23,6 +23,7 @@ import (
 	"github.com/muster-id/muster/eventstore"
 	"github.com/muster-id/muster/handlers"
 	"github.com/muster-id/muster/handlers/access"
+	"github.com/muster-id/muster/handlers/signin"
 	"github.com/muster-id/muster/importer"
 	"github.com/muster-id/muster/projections"
 )
@@ -49,6 +50,9 @@ type serveCmd struct {
 	RateLimit      float64       `env:"MUSTER_RATE_LIMIT" default:"0" help:"Most calls a second of one token; 0: no limit."`
 	Timeout        time.Duration `env:"MUSTER_TIMEOUT" default:"30s" help:"Longest time for one call."`
 	Grace          time.Duration `env:"MUSTER_GRACE" default:"10s" help:"How long a shutdown waits for calls under way."`
+	Lockout        int           `env:"MUSTER_LOCKOUT" default:"10" help:"Failed checks of one kind in a row that lock a user; 0: never."`
+	Session        time.Duration `env:"MUSTER_SESSION_LIFETIME" name:"session-lifetime" default:"24h" help:"How long a login is good for, unless its call says otherwise."`
+	LoginHashers   int           `env:"MUSTER_LOGIN_HASHERS" default:"0" help:"Passwords checked at a time at logins; 0: one a processor."`
 	Hashers        int           `env:"MUSTER_HASHERS" default:"0" help:"Plain passwords hashed at a time; 0: one a processor."`
 }
 
@@ -122,12 +126,12 @@ func (c *serveCmd) Run(a *app) (err error) {
 	rebuilds := handlers.NewRebuilds(engine, a.log)
 	defer rebuilds.Close()
 	stopping := make(chan struct{})
-	handler, jobs, err := c.handler(a, store, engine, tokens, orgs, rebuilds, outward, stopping)
+	serving, err := c.handler(a, store, engine, tokens, orgs, org, rebuilds, outward, stopping)
 	if err != nil {
 		return err
 	}
-	server := handlers.NewHTTPServer(c.Listen, handler, a.log)
-	server.RegisterOnShutdown(jobs.Stop)
+	server := handlers.NewHTTPServer(c.Listen, serving.handler, a.log)
+	server.RegisterOnShutdown(serving.jobs.Stop)
 	server.RegisterOnShutdown(func() { close(stopping) })
 
 	// Workers outlive the HTTP server, so that calls under way can still wait
@@ -165,6 +169,9 @@ func (c *serveCmd) Run(a *app) (err error) {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("calls were cut off: %w", err), server.Close())
 		}
+		if late := serving.signIn.Close(grace); late != nil {
+			a.log.Warn("some passwords were not hashed anew; their next logins try again", "error", late)
+		}
 		err = errors.Join(err, outward.router.Close())
 		stopWorkers()
 		return err
@@ -173,13 +180,20 @@ func (c *serveCmd) Run(a *app) (err error) {
 	return group.Wait()
 }
 
+// serving is what the HTTP server serves, and what in it has to be ended.
+type serving struct {
+	handler http.Handler
+	jobs    *importer.Jobs
+	signIn  *signin.Service
+}
+
 // handler wires what the HTTP server serves.
-func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.Engine, tokens *access.Tokens, orgs *access.Organisations, rebuilds *handlers.Rebuilds, outward *outward, stopping <-chan struct{}) (http.Handler, *importer.Jobs, error) {
+func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.Engine, tokens *access.Tokens, orgs *access.Organisations, org string, rebuilds *handlers.Rebuilds, outward *outward, stopping <-chan struct{}) (serving, error) {
 	proxies := make([]netip.Prefix, 0, len(c.TrustedProxies))
 	for _, s := range c.TrustedProxies {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return nil, nil, fmt.Errorf("a trusted proxy: %w", err)
+			return serving{}, fmt.Errorf("a trusted proxy: %w", err)
 		}
 		proxies = append(proxies, p)
 	}
@@ -207,11 +221,21 @@ func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.
 	many := *one
 	many.Passwords = password.NewPool(c.Hashers, rand.Reader)
 	jobs := importer.NewJobs(&many, a.log)
+	// Nor do logins wait behind either.
+	signIn, err := signin.New(signin.Config{
+		Store: store, Policy: policy, Passwords: password.NewPool(c.LoginHashers, rand.Reader), Secrets: jobs.Secrets,
+		PublicURL: c.PublicURL, Lockout: c.Lockout, Lifetime: c.Session, Log: a.log,
+	})
+	if err != nil {
+		return serving{}, err
+	}
 
-	return handlers.New(handlers.Deps{
+	handler := handlers.New(handlers.Deps{
 		Store:          store,
 		Importer:       one,
 		Jobs:           jobs,
+		SignIn:         signIn,
+		DefaultOrg:     org,
 		Bulk:           handlers.ServeBulk(jobs, a.log),
 		Projections:    engine,
 		Rebuilds:       rebuilds,
@@ -234,7 +258,8 @@ func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.
 		Observe: func(route string, status int, took time.Duration) {
 			calls.WithLabelValues(route, fmt.Sprint(status)).Observe(took.Seconds())
 		},
-	}), jobs, nil
+	})
+	return serving{handler, jobs, signIn}, nil
 }
 
 // localAddress is how a person on this machine reaches the listener.

@@ -115,8 +115,8 @@ func New(cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// Close waits until what was begun behind answers is done, or ctx ends. No
-// call may come after it.
+// Close waits until what was begun behind answers is done, or ctx ends. Calls
+// that come later do nothing behind their answers.
 func (s *Service) Close(ctx context.Context) error { return s.later.close(ctx) }
 
 // Policy is what new passwords have to meet, for pages that show the rules.
