@@ -197,7 +197,7 @@ func (m *Mail) Handle(msg *message.Message) error {
 		return nil
 	}
 	if err := m.limit.Wait(ctx); err != nil {
-		return &Failure{Class: "rate_limit", Err: err}
+		return &Failure{Class: "rate_limit", Outage: true, Err: err}
 	}
 	mail, err := m.compose(effect, kind, u, code, urlTemplate)
 	if err != nil {
@@ -325,8 +325,12 @@ func (m *Mail) settled(ctx context.Context, effect uuid.UUID) (bool, error) {
 // errInHand says that somebody else is handing the same mail over.
 var errInHand = errors.New("another attempt is handing this mail over")
 
-// start writes down that the mail is about to be handed over.
+// start writes down that the mail is about to be handed over. It outlives the
+// message's context: a record of which it is not known whether it was made is
+// a mail in doubt.
 func (m *Mail) start(ctx context.Context, effect uuid.UUID, stream string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
 	tag, err := m.store.Pool().Exec(ctx, `
 		INSERT INTO consumer_effects (consumer, effect, state, stream) VALUES ($1, $2, 'started', $3)
 		ON CONFLICT (consumer, effect) DO NOTHING`, MailConsumer, effect, stream)
@@ -336,11 +340,11 @@ func (m *Mail) start(ctx context.Context, effect uuid.UUID, stream string) error
 	return err
 }
 
-// errUncertain wraps a transport's error after the point of no return.
-type errUncertain struct{ err error }
+// uncertainError wraps a transport's error after the point of no return.
+type uncertainError struct{ err error }
 
-func (e *errUncertain) Error() string { return "the mail may or may not have been accepted" }
-func (e *errUncertain) Unwrap() error { return e.err }
+func (e *uncertainError) Error() string { return "the mail may or may not have been accepted" }
+func (e *uncertainError) Unwrap() error { return e.err }
 
 // conclude writes down how sending ended. It outlives the message's context:
 // what has happened has happened.
@@ -348,7 +352,7 @@ func (m *Mail) conclude(ctx context.Context, effect uuid.UUID, ev eventstore.Eve
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	pool := m.store.Pool()
-	var uncertain *errUncertain
+	var uncertain *uncertainError
 	switch {
 	case err == nil:
 		m.sent.Add(1)

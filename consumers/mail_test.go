@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"mime"
 	"mime/multipart"
 	"mime/quotedprintable"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+	"github.com/jackc/pgx/v5"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/muster-id/muster/consumers"
@@ -128,7 +130,10 @@ func initCode(secret string) domain.Event {
 // startMail runs the mail consumer.
 func startMail(t *testing.T, store *eventstore.Store, cfg consumers.MailConfig, base consumers.Config) (*consumers.Mail, func()) {
 	t.Helper()
-	cfg.Origin, cfg.Now, cfg.PerSecond = "https://login.example.test", now, 1000
+	cfg.Origin, cfg.Now = "https://login.example.test", now
+	if cfg.PerSecond == 0 {
+		cfg.PerSecond = 1000
+	}
 	m, err := consumers.NewMail(store, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +142,10 @@ func startMail(t *testing.T, store *eventstore.Store, cfg consumers.MailConfig, 
 	if base.Backoff == nil {
 		base.Backoff = quick
 	}
-	base.Flush, base.LeaseTTL = 20*time.Millisecond, 400*time.Millisecond
+	base.Flush = 20 * time.Millisecond
+	if base.LeaseTTL == 0 {
+		base.LeaseTTL = 400 * time.Millisecond
+	}
 	_, stop := consume(t, store, consumers.MailConsumer, m.Subscription(base), m.Handle)
 	return m, stop
 }
@@ -237,8 +245,6 @@ func TestMailsSayWhatTheyAreFor(t *testing.T) {
 				continue
 			}
 			found = true
-			link := strings.ReplaceAll(w.link, "ID&", id+"&")
-			link = strings.Replace(link, "org"+id, "orgID", 1)
 			if subject != w.subject || !strings.Contains(text, strings.Replace(w.link, "=ID&", "="+id+"&", 1)) || !strings.Contains(text, w.text) {
 				t.Errorf("%s:\nsubject %q\n%s\nwant %+v", h.Get("To"), subject, text, w)
 			}
@@ -274,7 +280,7 @@ func TestOneMailThroughRefusalsAndOutages(t *testing.T) {
 		person(t, store, "ada@example.test", initCode("AAA"))
 	}
 	admin := consumers.NewAdmin(store)
-	startMail(t, store, consumers.MailConfig{URL: server.url}, consumers.Config{Attempts: 6, AsideAfter: time.Hour})
+	startMail(t, store, consumers.MailConfig{URL: server.url}, consumers.Config{Attempts: 6, AsideAfter: time.Hour, LeaseTTL: 3 * time.Second})
 	time.Sleep(200 * time.Millisecond) // some dozens of tries against the closed port
 	if p, err := admin.Parked(t.Context(), "", 0); err != nil || len(p) > 0 {
 		t.Fatalf("an outage parked %v, %v", p, err)
@@ -285,31 +291,19 @@ func TestOneMailThroughRefusalsAndOutages(t *testing.T) {
 	if err != nil || len(parked) != 1 || parked[0].Stream != poison || parked[0].Class != "address_refused" || parked[0].Attempts != 1 {
 		t.Errorf("parked: %+v, %v", parked, err)
 	}
-	// Each mail is sent, or its fate is unknown and it is listed.
-	uncertain := func() int {
-		list, err := admin.UncertainMails(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(list)
-	}
-	until(t, "21 mails are sent or listed", func() bool { return server.count()+uncertain() == 21 })
-	sent := server.count()
-	ids := map[string]int{}
-	for _, raw := range server.got {
-		h, _, _, _ := parts(t, raw)
-		ids[h.Get("Message-ID")]++
-	}
-	if len(ids) != sent {
-		t.Errorf("%d mails with %d ids", sent, len(ids))
+	// Nothing has come between a dot and its confirmation, so nothing is in
+	// doubt: each mail is there, once.
+	mailsAreAsRecorded(t, store, server)
+	if uncertain, err := admin.UncertainMails(t.Context()); err != nil || len(uncertain) > 0 || server.count() != 21 {
+		t.Errorf("%d mails, uncertain: %v, %v", server.count(), uncertain, err)
 	}
 	// Whatever is delivered again, no mail is sent again.
 	if err := admin.Reset(t.Context(), consumers.MailConsumer, 0); err != nil {
 		t.Fatal(err)
 	}
 	settledLag(t, store)
-	if server.count() != sent {
-		t.Errorf("%d mails after everything was delivered again, %d before", server.count(), sent)
+	if server.count() != 21 {
+		t.Errorf("%d mails after everything was delivered again", server.count())
 	}
 	// A skip leaves a record that says why, sealed.
 	until(t, "the poison again", func() bool { p, _ := admin.Parked(t.Context(), "", 0); return len(p) == 1 })
@@ -323,6 +317,162 @@ func TestOneMailThroughRefusalsAndOutages(t *testing.T) {
 	}
 	if err := store.Open(t.Context(), events); err != nil || !bytes.Contains(events[0].Personal, []byte("gone, says Bo")) {
 		t.Errorf("the reason reads %q, %v", events[0].Personal, err)
+	}
+}
+
+// mailsAreAsRecorded compares what the server has accepted with what is on
+// record: what is recorded as sent is there, what is there is recorded as sent
+// or as uncertain, and nothing is there twice.
+func mailsAreAsRecorded(t *testing.T, store *eventstore.Store, server *mailServer) {
+	t.Helper()
+	server.mu.Lock()
+	got := map[string]int{}
+	for _, raw := range server.got {
+		h, _, _, _ := parts(t, raw)
+		id, _, _ := strings.Cut(strings.TrimPrefix(h.Get("Message-ID"), "<"), "@")
+		got[id]++
+	}
+	server.mu.Unlock()
+	rows, err := store.Pool().Query(t.Context(), `SELECT effect::text, state FROM consumer_effects WHERE consumer = 'mail'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var effect, state string
+	_, err = pgx.ForEachRow(rows, []any{&effect, &state}, func() error {
+		n := got[effect]
+		delete(got, effect)
+		if n > 1 || state == "finished" && n != 1 || state == "started" {
+			t.Errorf("mail %s is recorded as %s and was accepted %d times", effect, state, n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := range got {
+		t.Errorf("mail %s was accepted and is not on record", id)
+	}
+}
+
+// TestMailsWhileLeasesAreLost: a consumer that loses its leases in the middle
+// of handing mails over leaves none unsent without saying so.
+func TestMailsWhileLeasesAreLost(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	server := &mailServer{}
+	server.serve(t, "")
+	for range 60 {
+		person(t, store, "ada@example.test", initCode("AAA"))
+	}
+	taken := 0
+	server.onData = func(net.Conn) error {
+		if taken++; taken%7 == 0 { // under the server's lock: nobody else is served meanwhile
+			if _, err := store.Pool().Exec(t.Context(), `UPDATE consumer_ranges SET owner = NULL, token = token + 1, expires_at = '-infinity'`); err != nil {
+				return err
+			}
+			until(t, "the loss to be noticed", func() bool {
+				var owned int
+				err := store.Pool().QueryRow(t.Context(), `SELECT count(*) FROM consumer_ranges WHERE owner IS NOT NULL`).Scan(&owned)
+				return err == nil && owned > 0
+			})
+		}
+		return nil
+	}
+	startMail(t, store, consumers.MailConfig{URL: server.url}, consumers.Config{Attempts: 100, AsideAfter: time.Hour})
+	settledLag(t, store)
+	// What the former holder of a lease was handing over it brings to its end.
+	admin := consumers.NewAdmin(store)
+	until(t, "every mail, and none in doubt", func() bool {
+		uncertain, err := admin.UncertainMails(t.Context())
+		return err == nil && len(uncertain) == 0 && server.count() == 60
+	})
+	mailsAreAsRecorded(t, store, server)
+}
+
+// TestMailsInFiveLanguages: each has its own words in text and HTML, and a
+// folder replaces any of the files.
+func TestMailsInFiveLanguages(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	dir, own := filepath.Join(t.TempDir(), "mail"), t.TempDir()
+	for name, content := range map[string]string{
+		"fr.json": `{"init":{"subject":"À nous, {{.LoginName}}","title":"t","greeting":"g","text":"Texte à nous","button":"b","footer":"f"},
+			"init_password":{"subject":"s"},"email":{"subject":"s"}}`,
+		"mail.html.tmpl": `<p lang="{{.Language}}">{{.Text}} <b>{{.DisplayName}}</b> <a href="{{.Link}}">ours</a></p>`,
+	} {
+		if err := os.WriteFile(filepath.Join(own, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	words := map[string]string{"en": "sign", "de-AT": "Anmeldename", "fr-CH": "Texte à nous", "it": "accesso", "es-MX": "inicio de sesión", "ja": "sign"}
+	of := map[string]string{}
+	for lang := range words {
+		id := ulid.Make().String()
+		of[id] = lang
+		appendAll(t, store, eventstore.Append{Stream: id, Org: "org1", Actor: "test", Expected: eventstore.NoStream, At: issued,
+			Events: encode(domain.HumanAdded{UserName: "ada", Email: "ada@example.test",
+				Profile: domain.Profile{DisplayName: "<Ada>", PreferredLanguage: lang}}, initCode("AAA"))})
+	}
+	startMail(t, store, consumers.MailConfig{Folder: dir, Templates: own}, consumers.Config{})
+	settledLag(t, store)
+	files, err := filepath.Glob(filepath.Join(dir, "*.eml"))
+	if err != nil || len(files) != len(words) {
+		t.Fatal(files, err)
+	}
+	texts := map[string]bool{}
+	for _, f := range files {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, subject, text, html := parts(t, string(raw))
+		for id, lang := range of {
+			if !strings.Contains(text, id) {
+				continue
+			}
+			want := strings.ToLower(lang[:2])
+			if want == "ja" {
+				want = "en"
+			}
+			if h.Get("Content-Language") != want || !strings.Contains(text, words[lang]) || !strings.Contains(html, words[lang]) {
+				t.Errorf("%s is written to in %s:\n%s\n%s", lang, h.Get("Content-Language"), text, html)
+			}
+			if !strings.Contains(html, `<p lang="`+want+`">`) || !strings.Contains(html, "<b>&lt;Ada&gt;</b>") || strings.Contains(text, "&lt;") {
+				t.Errorf("%s: the folder's HTML is not used, or not escaped:\n%s", lang, html)
+			}
+			if (want == "fr") != (subject == "À nous, ada") {
+				t.Errorf("%s: subject %q", lang, subject)
+			}
+			texts[subject] = true
+		}
+	}
+	if len(texts) != 5 {
+		t.Errorf("subjects: %v", texts)
+	}
+	// What is broken is found at the start.
+	if err := os.WriteFile(filepath.Join(own, "it.json"), []byte(`{"init":{"subject":"{{.Nonsense}}"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := consumers.NewMail(store, consumers.MailConfig{Folder: dir, Templates: own, Origin: "https://a.example"}); err == nil || !strings.Contains(err.Error(), "it.json") {
+		t.Errorf("a broken file: %v", err)
+	}
+}
+
+// TestMailsHaveARate: beyond it the consumer pauses, and parks nobody.
+func TestMailsHaveARate(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	server := &mailServer{}
+	server.serve(t, "")
+	for range 3 {
+		person(t, store, "ada@example.test", initCode("AAA"))
+	}
+	var log syncBuffer
+	startMail(t, store, consumers.MailConfig{URL: server.url, PerSecond: 0.0001},
+		consumers.Config{Attempts: 1, HandlerTimeout: time.Minute, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	until(t, "one mail, and a pause", func() bool { return server.count() >= 1 && strings.Contains(log.String(), "class=rate_limit") })
+	if p, err := consumers.NewAdmin(store).Parked(t.Context(), "", 0); err != nil || len(p) > 0 || server.count() != 1 {
+		t.Errorf("%d mails, parked: %v, %v", server.count(), p, err)
 	}
 }
 

@@ -167,7 +167,7 @@ func (s *smtpServer) send(ctx context.Context, _ uuid.UUID, from, to string, msg
 	healthy := false
 	defer func() {
 		hangUp()
-		if healthy && ctx.Err() == nil {
+		if healthy {
 			select {
 			case s.idle <- c:
 				return
@@ -188,7 +188,12 @@ func (s *smtpServer) send(ctx context.Context, _ uuid.UUID, from, to string, msg
 	if _, err := w.Write(text.Bytes()); err != nil {
 		return &Failure{Class: "smtp_unreachable", Outage: true}
 	}
-	// Up to here the server throws everything away when we go silent.
+	// Up to here the server throws everything away when we go silent. From here
+	// on, losing the lease does not hang up: that would only put a mail in doubt
+	// whose fate is a moment away. The deadline still bounds it.
+	if !hangUp() {
+		return &Failure{Class: "smtp_unreachable", Outage: true, Err: context.Cause(ctx)}
+	}
 	if err := handover(); err != nil {
 		if errors.Is(err, errInHand) {
 			return err
@@ -200,7 +205,7 @@ func (s *smtpServer) send(ctx context.Context, _ uuid.UUID, from, to string, msg
 			healthy = c.Reset() == nil
 			return refusal(err, "message_refused")
 		}
-		return &errUncertain{err: replyOnly(err)}
+		return &uncertainError{err: replyOnly(err)}
 	}
 	healthy = true
 	return nil

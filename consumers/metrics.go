@@ -52,14 +52,14 @@ func (s *Subscriber) Collect(ch chan<- prometheus.Metric) {
 	for name, gs := range groups {
 		var acked, nacked, parked, outages int64
 		var aside, buffered, ranges int
-		low, any := eventstore.Position(math.MaxInt64), false
+		low, held := eventstore.Position(math.MaxInt64), false
 		for _, g := range gs {
 			acked, nacked = acked+g.stats.acked.Load(), nacked+g.stats.nacked.Load()
 			parked, outages = parked+g.stats.parked.Load(), outages+g.stats.outages.Load()
 			g.mu.Lock()
 			aside, buffered, ranges = aside+len(g.aside), buffered+g.buffered, ranges+len(g.spans)
 			for _, sp := range g.spans {
-				low, any = min(low, sp.low()), true
+				low, held = min(low, sp.low()), true
 			}
 			g.mu.Unlock()
 		}
@@ -76,7 +76,7 @@ func (s *Subscriber) Collect(ch chan<- prometheus.Metric) {
 		gauge(descAside, int64(aside))
 		gauge(descBuffered, int64(buffered))
 		gauge(descRanges, int64(ranges))
-		if any {
+		if held {
 			gauge(descPosition, int64(low))
 			if err == nil {
 				gauge(descLag, int64(max(0, end.Position-low)))

@@ -157,14 +157,14 @@ func (g *group) waitForLog(ctx context.Context, after eventstore.Position) {
 // is: should the process die, these are the ones it may have died of.
 func (g *group) announce(ctx context.Context, st stretch, events []eventstore.Event) error {
 	g.mu.Lock()
-	any := false
+	news := false
 	for i := range events {
 		if s := g.bySlice[events[i].Slice]; s != nil && st.spans[s] && events[i].Position > s.dispatched {
-			s.dispatched, any = events[i].Position, true
+			s.dispatched, news = events[i].Position, true
 		}
 	}
 	g.mu.Unlock()
-	if !any {
+	if !news {
 		return nil
 	}
 	return g.checkpoint(ctx)

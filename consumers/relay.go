@@ -113,7 +113,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		}
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		case isFork(err):
 			r.cfg.Log.Error("the relay has stopped", "consumer", r.cfg.Name, "err", err)
 			return err

@@ -78,8 +78,8 @@ func fielded[E Event, P interface {
 }]() kind {
 	return kind{
 		encode: func(ev Event) (data, personal []byte) {
-			e := ev.(E)
-			c := coders.Get().(*coder)
+			e := ev.(E)                //nolint:errcheck // kinds are looked up by the event's own type
+			c := coders.Get().(*coder) //nolint:errcheck // nothing else is put there
 			c.reading = false
 			P(&e).open(c)
 			data = c.written()
@@ -90,7 +90,7 @@ func fielded[E Event, P interface {
 		},
 		decode: func(data, personal []byte) (Event, error) {
 			var e E
-			c := coders.Get().(*coder)
+			c := coders.Get().(*coder) //nolint:errcheck // nothing else is put there
 			c.reading, c.err = true, nil
 			if len(data) > 0 {
 				c.scan(data)

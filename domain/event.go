@@ -53,6 +53,16 @@ type PasswordSet struct {
 	Weak bool
 }
 
+// PasswordDelegated says that the user's password is known only to the system
+// that they come from. It is asked at the first login, and never again once a
+// PasswordSet follows.
+type PasswordDelegated struct {
+	// Job is the import job whose ImportVerifierAdded says whom to ask.
+	Job string
+	// ChangeRequired asks for a new password after the next login.
+	ChangeRequired bool
+}
+
 // PasswordRehashed says that the same password is now kept with a better hash.
 type PasswordRehashed struct {
 	// Hash is the encoded hash. Personal.
@@ -284,6 +294,16 @@ type ImportSecretAdded struct {
 	Line int64
 	// Secret is a password.Secret in JSON. Personal, in that it is sealed.
 	Secret []byte
+}
+
+// ImportVerifierAdded says where the old system checks passwords, for the users
+// of a job that came without one.
+type ImportVerifierAdded struct {
+	// URL is what passwords are posted to. Personal, in that it is sealed.
+	URL string
+	// Authorization is the header that goes along; empty for none. Personal,
+	// in that it is sealed.
+	Authorization string
 }
 
 // ImportFinished says that a job has come to the end of its lines.

@@ -6,6 +6,7 @@ var kinds = map[string]kind{
 	TypeEmailVerified:                bare[EmailVerified](),
 	TypePhoneVerified:                bare[PhoneVerified](),
 	TypePasswordSet:                  fielded[PasswordSet](),
+	TypePasswordDelegated:            fielded[PasswordDelegated](),
 	TypePasswordRehashed:             fielded[PasswordRehashed](),
 	TypeTOTPAdded:                    fielded[TOTPAdded](),
 	TypeIDPLinked:                    fielded[IDPLinked](),
@@ -46,6 +47,7 @@ var kinds = map[string]kind{
 	TypePersonalDataRead:             fielded[PersonalDataRead](),
 	TypeImportStarted:                fielded[ImportStarted](),
 	TypeImportSecretAdded:            fielded[ImportSecretAdded](),
+	TypeImportVerifierAdded:          fielded[ImportVerifierAdded](),
 	TypeImportFinished:               fielded[ImportFinished](),
 	TypeImportUndone:                 fielded[ImportUndone](),
 	TypeOrganisationDeactivated:      bare[OrganisationDeactivated](),
@@ -77,6 +79,13 @@ func (e *PasswordSet) open(c *coder) {
 func (e *PasswordSet) sealed(c *coder) {
 	c.str(1, &e.Hash)
 }
+
+func (e *PasswordDelegated) open(c *coder) {
+	c.str(1, &e.Job)
+	c.flag(2, &e.ChangeRequired)
+}
+
+func (*PasswordDelegated) sealed(*coder) {}
 
 func (e *PasswordRehashed) open(c *coder) {
 	c.str(1, &e.Format)
@@ -253,6 +262,13 @@ func (e *ImportSecretAdded) open(c *coder) {
 
 func (e *ImportSecretAdded) sealed(c *coder) {
 	c.bytes(1, &e.Secret)
+}
+
+func (*ImportVerifierAdded) open(*coder) {}
+
+func (e *ImportVerifierAdded) sealed(c *coder) {
+	c.str(1, &e.URL)
+	c.str(2, &e.Authorization)
 }
 
 func (e *ImportFinished) open(c *coder) {

@@ -6,6 +6,7 @@ const (
 	TypeEmailVerified                = "EmailVerified"
 	TypePhoneVerified                = "PhoneVerified"
 	TypePasswordSet                  = "PasswordSet"
+	TypePasswordDelegated            = "PasswordDelegated"
 	TypePasswordRehashed             = "PasswordRehashed"
 	TypeTOTPAdded                    = "TOTPAdded"
 	TypeIDPLinked                    = "IDPLinked"
@@ -48,6 +49,7 @@ const (
 	TypePersonalDataRead             = "PersonalDataRead"
 	TypeImportStarted                = "ImportStarted"
 	TypeImportSecretAdded            = "ImportSecretAdded"
+	TypeImportVerifierAdded          = "ImportVerifierAdded"
 	TypeImportFinished               = "ImportFinished"
 	TypeImportUndone                 = "ImportUndone"
 )
@@ -75,6 +77,12 @@ func (PasswordSet) Type() string { return TypePasswordSet }
 
 // Schema implements Event.
 func (PasswordSet) Schema() int16 { return 1 }
+
+// Type implements Event.
+func (PasswordDelegated) Type() string { return TypePasswordDelegated }
+
+// Schema implements Event.
+func (PasswordDelegated) Schema() int16 { return 1 }
 
 // Type implements Event.
 func (PasswordRehashed) Type() string { return TypePasswordRehashed }
@@ -327,6 +335,12 @@ func (ImportSecretAdded) Type() string { return TypeImportSecretAdded }
 
 // Schema implements Event.
 func (ImportSecretAdded) Schema() int16 { return 1 }
+
+// Type implements Event.
+func (ImportVerifierAdded) Type() string { return TypeImportVerifierAdded }
+
+// Schema implements Event.
+func (ImportVerifierAdded) Schema() int16 { return 1 }
 
 // Type implements Event.
 func (ImportFinished) Type() string { return TypeImportFinished }

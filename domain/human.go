@@ -23,6 +23,9 @@ type Human struct {
 	PasswordHash   string
 	PasswordFormat string
 	PasswordWeak   bool
+	// OldSystem says that the old system is asked for the password, which is
+	// not here.
+	OldSystem      bool
 	ChangeRequired bool
 	RequestPasskey bool
 	// TOTPSecret is in base32, upper case, without padding.
@@ -116,7 +119,7 @@ func (c Claim) ConflictError() *Error {
 // NeedsHash reports whether a plain password has to be hashed for Import.
 func (h Human) NeedsHash() bool { return h.Password != "" }
 
-func (h Human) hasPassword() bool { return h.Password != "" || h.PasswordHash != "" }
+func (h Human) hasPassword() bool { return h.Password != "" || h.PasswordHash != "" || h.OldSystem }
 
 // initial reports whether the person has to complete the account by a mail
 // before getting in: there is no other way in, or only one through an address
@@ -157,6 +160,8 @@ func (h Human) Import(f Facts) Decision {
 		events = append(events, PasswordSet{Hash: f.PasswordHash, ChangeRequired: h.ChangeRequired, Format: HouseFormat})
 	case h.PasswordHash != "":
 		events = append(events, PasswordSet{Hash: h.PasswordHash, ChangeRequired: h.ChangeRequired, Format: h.PasswordFormat, Weak: h.PasswordWeak})
+	case h.OldSystem:
+		events = append(events, PasswordDelegated{Job: f.Job, ChangeRequired: h.ChangeRequired})
 	}
 	if h.TOTPSecret != "" {
 		events = append(events, TOTPAdded{Secret: h.TOTPSecret})

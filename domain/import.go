@@ -25,6 +25,11 @@ type ImportHuman struct {
 	Password string
 	// HashedPassword is a hash in any encoding that domain/password knows.
 	HashedPassword string
+	// OldSystem says that the system that the user comes from can be asked for
+	// the password. It is, at the first login of a user who comes without one
+	// that can be verified here: with a hash of no known encoding, or with
+	// nothing at all, not even a link to a provider.
+	OldSystem      bool
 	ChangeRequired bool
 	// RequestPasskey asks for a passkey registration link.
 	RequestPasskey bool

@@ -393,6 +393,15 @@ func (u *User) SetPassword(hash string, changeRequired bool) (Decision, error) {
 	return u.decide(PasswordSet{Hash: hash, ChangeRequired: changeRequired, Format: HouseFormat}), nil
 }
 
+// TakePassword records a password check that the old system has made, and keeps
+// the password with hash from now on.
+func (u *User) TakePassword(hash string) (Decision, error) {
+	if err := u.active(); err != nil {
+		return Decision{}, err
+	}
+	return u.decide(PasswordChecked{}, PasswordSet{Hash: hash, ChangeRequired: u.ChangeRequired, Format: HouseFormat}), nil
+}
+
 // RehashPassword keeps the same password with the house's hash.
 func (u *User) RehashPassword(hash string) (Decision, error) {
 	if err := u.active(); err != nil {

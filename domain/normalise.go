@@ -218,6 +218,11 @@ func (n *normaliser) password(c *ImportHuman) error {
 	switch {
 	case c.HashedPassword != "":
 		format, err := n.policy.recognise(c.HashedPassword)
+		if err != nil && c.OldSystem {
+			n.h.OldSystem = true
+			n.warn("hashedPassword.value", "the hash cannot be verified; the old system is asked at the first login")
+			return nil
+		}
 		if err != nil {
 			return ErrHashUnsupported.Because(err)
 		}
@@ -236,6 +241,8 @@ func (n *normaliser) password(c *ImportHuman) error {
 			return err
 		}
 		n.h.Password = c.Password
+	case c.OldSystem && len(c.IDPLinks) == 0:
+		n.h.OldSystem = true
 	case c.ChangeRequired:
 		n.h.ChangeRequired = false
 		n.warn("passwordChangeRequired", "ignored, because there is no password to change")

@@ -53,6 +53,8 @@ func (u *User) Update(h Human, f Facts) (Decision, error) {
 		add(PasswordSet{Hash: f.PasswordHash, ChangeRequired: h.ChangeRequired, Format: HouseFormat})
 	case h.PasswordHash != "" && (h.PasswordHash != u.PasswordHash || h.ChangeRequired && !u.ChangeRequired):
 		add(PasswordSet{Hash: h.PasswordHash, ChangeRequired: h.ChangeRequired, Format: h.PasswordFormat, Weak: h.PasswordWeak})
+	case h.OldSystem && !u.HasPassword && u.OldSystem != f.Job:
+		add(PasswordDelegated{Job: f.Job, ChangeRequired: h.ChangeRequired})
 	}
 	if h.TOTPSecret != "" && h.TOTPSecret != u.TOTPSecret {
 		add(TOTPAdded{Secret: h.TOTPSecret})
@@ -75,7 +77,7 @@ func (u *User) Update(h Human, f Facts) (Decision, error) {
 	}
 
 	after := u.after(d.Events)
-	waits := u.State == StateInitial && !(len(after.IDPLinks) > 0 || after.EmailVerified && after.HasPassword)
+	waits := u.State == StateInitial && !(len(after.IDPLinks) > 0 || after.EmailVerified && (after.HasPassword || after.OldSystem != ""))
 	switch {
 	case u.State == StateInitial && !waits:
 		add(InitializationSucceeded{})

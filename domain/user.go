@@ -32,6 +32,9 @@ type User struct {
 	PasswordFormat string
 	PasswordWeak   bool
 	ChangeRequired bool
+	// OldSystem is the import job whose old system knows the user's password;
+	// empty when there is none to ask, or no need to.
+	OldSystem string
 	// PasswordFailures, TOTPFailures and PasskeyFailures count the failed
 	// checks since the last good one of that kind, or since UserUnlocked.
 	PasswordFailures, TOTPFailures, PasskeyFailures int
@@ -102,7 +105,9 @@ func (u *User) Apply(e Event) {
 		u.PhoneVerified, u.PhoneCode = true, nil
 	case PasswordSet:
 		u.HasPassword, u.PasswordHash, u.PasswordFormat, u.PasswordWeak = true, e.Hash, e.Format, e.Weak
-		u.ChangeRequired, u.PasswordFailures = e.ChangeRequired, 0
+		u.ChangeRequired, u.PasswordFailures, u.OldSystem = e.ChangeRequired, 0, ""
+	case PasswordDelegated:
+		u.OldSystem, u.ChangeRequired = e.Job, e.ChangeRequired
 	case PasswordRehashed:
 		u.PasswordHash, u.PasswordFormat, u.PasswordWeak = e.Hash, e.Format, false
 	case TOTPAdded:

@@ -127,8 +127,8 @@ func TestTransitions(t *testing.T) {
 		}},
 	}
 	for name, c := range commands {
-		for state, make := range states {
-			u := make()
+		for state, build := range states {
+			u := build()
 			d, err := c.do(u)
 			got := types(d.Events)
 			if e := (*domain.Error)(nil); errors.As(err, &e) {

@@ -60,7 +60,7 @@ func (w *Wrong) AppendMany(ctx context.Context, s *Store, as []Append) []Outcome
 			if ps[i] == nil {
 				continue
 			}
-			if out[i] = <-ps[i].done; out[i].Err == errStale {
+			if out[i] = <-ps[i].done; errors.Is(out[i].Err, errStale) {
 				s.keys.forget(as[i].Stream)
 				again = append(again, i)
 			}

@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
@@ -249,7 +250,7 @@ func (s *Store) Repeat(ctx context.Context, i Idempotency) (r Result, ok bool, e
 	err = s.pool.QueryRow(ctx, sqlFindRepeats, pgtype.FlatArray[[]byte]{key[:]}).
 		Scan(nil, &found, &r.Stream, &r.First, &r.Last, &position, &r.At)
 	switch {
-	case err == pgx.ErrNoRows:
+	case errors.Is(err, pgx.ErrNoRows):
 		return Result{}, false, nil
 	case err != nil:
 		return Result{}, false, fmt.Errorf("eventstore: looking up an idempotency key: %w", err)

@@ -165,7 +165,7 @@ func TestReadSlicesInRuns(t *testing.T) {
 		t.Errorf("%d events of %d streams, %v", n, len(seen), err)
 	}
 	stop := errors.New("stop")
-	if err := s.ReadSlices(t.Context(), 0, 1023, 0, func([]eventstore.Event) error { return stop }); err != stop {
+	if err := s.ReadSlices(t.Context(), 0, 1023, 0, func([]eventstore.Event) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("an error of the callback became %v", err)
 	}
 }

@@ -60,6 +60,10 @@ type cachedKey struct {
 	aead   cipher.AEAD
 }
 
+func cached(e *list.Element) *cachedKey {
+	return e.Value.(*cachedKey) //nolint:errcheck // the list holds nothing else
+}
+
 func newKeyCache(limit int) *keyCache {
 	return &keyCache{limit: limit, byID: make(map[string]*list.Element), order: list.New()}
 }
@@ -72,21 +76,21 @@ func (c *keyCache) get(stream string) (aead cipher.AEAD, ok bool) {
 		return nil, false
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(*cachedKey).aead, true
+	return cached(e).aead, true
 }
 
 func (c *keyCache) put(stream string, aead cipher.AEAD) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e := c.byID[stream]; e != nil {
-		e.Value.(*cachedKey).aead = aead
+		cached(e).aead = aead
 		c.order.MoveToFront(e)
 		return
 	}
 	c.byID[stream] = c.order.PushFront(&cachedKey{stream, aead})
 	for c.order.Len() > c.limit {
 		last := c.order.Back()
-		delete(c.byID, last.Value.(*cachedKey).stream)
+		delete(c.byID, cached(last).stream)
 		c.order.Remove(last)
 	}
 }

@@ -82,7 +82,7 @@ var (
 // run reads until the end of the input, an error, or stop.
 func (t *intake) run() {
 	err := t.read()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	t.mu.Lock()

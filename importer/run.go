@@ -70,18 +70,18 @@ func (w *row) fail(err error) {
 	w.verdict, w.err = failed, domain.AsError(err)
 }
 
-// badLine is about one line only.
-type badLine struct{ reason *domain.Error }
+// lineRefusedError is about one line only.
+type lineRefusedError struct{ reason *domain.Error }
 
 func lineError(message string) error {
-	return badLine{&domain.Error{Kind: domain.KindInvalidArgument, Message: message}}
+	return lineRefusedError{&domain.Error{Kind: domain.KindInvalidArgument, Message: message}}
 }
 
-func (e badLine) Error() string { return e.reason.Error() }
-func (e badLine) Unwrap() error { return e.reason }
+func (e lineRefusedError) Error() string { return e.reason.Error() }
+func (e lineRefusedError) Unwrap() error { return e.reason }
 
 func isLineError(err error) bool {
-	var e badLine
+	var e lineRefusedError
 	return errors.As(err, &e)
 }
 
@@ -205,7 +205,7 @@ func (r *Run) Stream(ctx context.Context, in io.Reader, out io.Writer, interrupt
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = context.Cause(ctx)
 	}
-	if readErr != nil && (err == nil || err == error(errShort)) {
+	if readErr != nil && (err == nil || errors.Is(err, errShort)) {
 		err = readErr
 		if domainErr := (*domain.Error)(nil); !errors.As(err, &domainErr) {
 			err = errBrokenBody.Because(readErr)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -34,7 +33,7 @@ func (c *exportCmd) Run(a *app) (err error) {
 			return err
 		}
 	}
-	out := io.Writer(a.out)
+	out := a.out
 	if c.Output != "" {
 		f, err := os.OpenFile(c.Output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {

@@ -127,7 +127,7 @@ func (c *importCmd) once(a *app, resume bool) (err error) {
 	if err != nil {
 		return err
 	}
-	defer src.Close()
+	defer func() { _ = src.Close() }() // what was only read
 	for _, w := range why {
 		fmt.Fprintln(a.out, w)
 	}
@@ -148,13 +148,13 @@ func (c *importCmd) once(a *app, resume bool) (err error) {
 			fmt.Fprintf(a.out, "%d users have their answers; to go on:\n\n%s\n\n", s.answered, c.again())
 		}
 		if a.Err() != nil {
-			return exitCode(130)
+			return exitError(130)
 		}
 		return err
 	}
 	s.tell(src.Losses())
 	if s.failed+s.unread.Load() > 0 {
-		return exitCode(3)
+		return exitError(3)
 	}
 	return nil
 }

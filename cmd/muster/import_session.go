@@ -336,7 +336,7 @@ func (s *importSession) call(ctx context.Context, id, org string, q *lineQueue) 
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	var sending sync.WaitGroup
 	sending.Go(func() { w.CloseWithError(q.send(ctx, w)) })
-	defer func() { cancel(); body.Close(); q.wake(); sending.Wait() }()
+	defer func() { cancel(); _ = body.Close(); q.wake(); sending.Wait() }()
 	res, err := s.client.Do(req)
 	if err != nil {
 		return false, err

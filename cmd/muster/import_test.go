@@ -100,7 +100,7 @@ func (s *server) kill() {
 
 func (s *server) get(path string) (int, []byte) {
 	s.t.Helper()
-	req, err := http.NewRequest("GET", s.url+path, nil)
+	req, err := http.NewRequest(http.MethodGet, s.url+path, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestImportSurvivesKills(t *testing.T) {
 			t.Fatal(err)
 		}
 		call := func() ([]byte, error) {
-			req, err := http.NewRequest("POST", s.url+"/management/v1/users/human/_import?jobId=job-2", bytes.NewReader(body))
+			req, err := http.NewRequest(http.MethodPost, s.url+"/management/v1/users/human/_import?jobId=job-2", bytes.NewReader(body))
 			if err != nil {
 				return nil, err
 			}
@@ -312,7 +312,7 @@ func TestImportCommand(t *testing.T) {
 			args = append(args, "--dry-run")
 		}
 		err := run(context.Background(), args, &out, &errOut)
-		if code := exitCode(0); !errors.As(err, &code) || code != 3 {
+		if code := exitError(0); !errors.As(err, &code) || code != 3 {
 			t.Fatalf("%v\n%s\n%s", err, &out, &errOut)
 		}
 		for _, part := range []string{"firebase users", "1 failed", "1  get in with their password", "1  get in by a provider", "hashes: firebase-scrypt", "field: photoUrl"} {
@@ -355,7 +355,7 @@ func TestImportCommand(t *testing.T) {
 	}()
 	var out, errOut output
 	err := run(ctx, []string{"import", big, "--server", s.url, "--token", importToken, "--job", "mine"}, &out, &errOut)
-	if code := exitCode(0); !errors.As(err, &code) || code != 130 || !strings.Contains(out.String(), "muster import --job=mine --server="+s.url+" "+big) || strings.Contains(out.String(), importToken) {
+	if code := exitError(0); !errors.As(err, &code) || code != 130 || !strings.Contains(out.String(), "muster import --job=mine --server="+s.url+" "+big) || strings.Contains(out.String(), importToken) {
 		t.Fatalf("%v\n%s\n%s", err, &out, &errOut)
 	}
 	if err := run(context.Background(), []string{"import", big, "--server", s.url, "--token", importToken, "--job", "mine"}, &out, &errOut); err != nil {

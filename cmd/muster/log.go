@@ -71,7 +71,7 @@ func (c *verifyCmd) Run(a *app) error {
 		wrong += n
 	}
 	if wrong > 0 {
-		return exitCode(1)
+		return exitError(1)
 	}
 	return nil
 }

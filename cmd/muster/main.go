@@ -47,19 +47,19 @@ type app struct {
 	out io.Writer
 }
 
-// exitCode is an error that only sets the exit code: what there was to say has
+// exitError is an error that only sets the exit code: what there was to say has
 // been said.
-type exitCode int
+type exitError int
 
-func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+func (c exitError) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	// The first signal ends things in order; a second one ends them at once.
 	context.AfterFunc(ctx, stop)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	var code exitCode
+	stop()
+	var code exitError
 	switch {
 	case err == nil:
 	case errors.As(err, &code):
@@ -89,7 +89,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	command, err := parser.Parse(args)
 	if exited >= 0 { // --help or --version has been answered
 		if exited > 0 {
-			return exitCode(exited)
+			return exitError(exited)
 		}
 		return nil
 	}

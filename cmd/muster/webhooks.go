@@ -215,7 +215,7 @@ func (c *webhooksPingCmd) Run(a *app, all *webhooksCmd) error {
 	}
 	fmt.Fprintln(a.out, status)
 	if status < 200 || status > 299 {
-		return exitCode(1)
+		return exitError(1)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ func TestWebhooksOnTheCommandLine(t *testing.T) {
 		t.Helper()
 		var out, errOut bytes.Buffer
 		err := run(context.Background(), append([]string{"--database-url", url, "--data-dir", dir}, args...), &out, &errOut)
-		switch code := exitCode(0); {
+		switch code := exitError(0); {
 		case wantErr == "" && err != nil:
 			t.Fatalf("%v: %v\n%s", args, err, errOut.String())
 		case wantErr != "" && (err == nil || !strings.Contains(err.Error(), wantErr)) && !errors.As(err, &code):

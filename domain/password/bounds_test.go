@@ -91,7 +91,7 @@ func TestCostBombs(t *testing.T) {
 			if err := judge(b.outside); !errors.Is(err, ErrTooCostly) || spent != 0 {
 				t.Errorf("outside: %v after %d derivations, want ErrTooCostly after 0", err, spent)
 			}
-			if err := judge(b.inside); err != stop || spent != 1 {
+			if err := judge(b.inside); !errors.Is(err, stop) || spent != 1 {
 				t.Errorf("inside: %v after %d derivations, want it to be verified", err, spent)
 			}
 		})

@@ -3,6 +3,7 @@ package password
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"strings"
 	"testing"
 
@@ -181,7 +182,7 @@ func FuzzRecognise(f *testing.F) {
 	f.Fuzz(func(t *testing.T, encoded string) {
 		format, err := Recognise(encoded)
 		if err != nil {
-			if _, ok := err.(*Error); !ok {
+			if !errors.As(err, new(*Error)) {
 				t.Fatalf("Recognise returned %T", err)
 			}
 			if _, verr := Verify(t.Context(), encoded, "x", nil); verr == nil {

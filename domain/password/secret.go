@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -180,8 +181,8 @@ func Bind(encoded, ref string, secret Secret) (string, error) {
 }
 
 func isMissing(err error) bool {
-	e, ok := err.(*Error)
-	return ok && e.Kind == ErrSecretMissing
+	var e *Error
+	return errors.As(err, &e) && errors.Is(e.Kind, ErrSecretMissing)
 }
 
 // Lift takes the project's key out of a Firebase hash that carries it (the

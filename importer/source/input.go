@@ -202,10 +202,10 @@ func (j *docRows) enter(shut byte, rows bool) error {
 func (j *docRows) next(d *doc) (int64, error) {
 	for {
 		c, err := j.s.peek()
-		if err != nil && (err != io.EOF || len(j.path) > 0) {
+		if err != nil && (!errors.Is(err, io.EOF) || len(j.path) > 0) {
 			return j.n, noEOF(err)
 		}
-		if err == io.EOF {
+		if err != nil {
 			return j.n, io.EOF
 		}
 		if len(j.path) == 0 {

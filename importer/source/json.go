@@ -266,7 +266,7 @@ func (p *parser) string() ([]byte, error) {
 // escaped finishes a string that has escapes, into the doc's own bytes.
 func (p *parser) escaped(start int) ([]byte, error) {
 	from := len(p.d.plain)
-	out := append(p.d.plain, p.src[start:p.at]...)
+	out := append(p.d.plain, p.src[start:p.at]...) //nolint:gocritic // plain grows below, when the string is whole
 	for p.at < len(p.src) {
 		c := p.src[p.at]
 		p.at++

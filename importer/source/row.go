@@ -60,7 +60,7 @@ func ParseMapping(args []string) (Mapping, error) {
 		case "metadata":
 			m.Metadata[from] = to
 		default:
-			return Mapping{}, fmt.Errorf("map %q: want idp:, field: or metadata:", arg)
+			return Mapping{}, fmt.Errorf("map %q: want idp:, field: or metadata", arg)
 		}
 	}
 	return m, nil
@@ -290,13 +290,6 @@ func (w *row) inner(v value) (value, bool) {
 	return w.r.side.root(), true
 }
 
-// lose counts what is left of a string that inner opened.
-func (w *row) lose(v value, path string) {
-	if v.d == &w.r.side {
-		w.r.losses.count(v, path)
-	}
-}
-
 // hash sets the password's hash, if it can be verified; else the person will
 // need a reset, and the row says so.
 func (w *row) hash(encoded string, err error) {
@@ -493,13 +486,14 @@ func (w *row) finishNames() {
 	}
 	full = strings.Join(strings.Fields(full), " ")
 	if i := strings.LastIndexByte(full, ' '); i > 0 {
-		if p.FirstName == "" && p.LastName == "" {
+		switch {
+		case p.FirstName == "" && p.LastName == "":
 			p.FirstName, p.LastName = full[:i], full[i+1:]
 			w.warn("profile", "the source has one name only; it was parted at its last blank")
-		} else if p.FirstName == "" {
+		case p.FirstName == "":
 			p.FirstName = strings.TrimSpace(strings.TrimSuffix(full, p.LastName))
 			w.warn("profile.firstName", "the source has none; taken from the full name")
-		} else {
+		default:
 			p.LastName = strings.TrimSpace(strings.TrimPrefix(full, p.FirstName))
 			w.warn("profile.lastName", "the source has none; taken from the full name")
 		}

@@ -227,10 +227,10 @@ func (t *sideTable) merge() error {
 			return err
 		}
 		t.size += int64(uvarintLen(len(r.key)) + uvarintLen(len(r.val)) + len(r.key) + len(r.val))
-		switch err := r.next(); err {
-		case nil:
+		switch err := r.next(); {
+		case err == nil:
 			heap.Fix(&h, 0)
-		case io.EOF:
+		case errors.Is(err, io.EOF):
 			heap.Pop(&h)
 		default:
 			return err

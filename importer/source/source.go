@@ -237,11 +237,11 @@ type Input struct {
 }
 
 var (
-	// ErrUnknownFormat: no format fits.
+	// ErrUnknownFormat says that no format fits.
 	ErrUnknownFormat = errors.New("the format of the input is not known; --format names it")
-	// ErrMixedFormats: the files are not of one source.
+	// ErrMixedFormats says that the files are not of one source.
 	ErrMixedFormats = errors.New("the files are of different formats; --format names the right one")
-	// ErrNoUsers: only second files were given.
+	// ErrNoUsers says that only second files were given.
 	ErrNoUsers = errors.New("none of the files holds users")
 )
 
@@ -365,7 +365,7 @@ func (r *reader) Next(ctx context.Context) (Record, error) {
 		rec := Record{Row: r.n, Input: f.name, Line: line}
 		if bad != nil {
 			rec.Err = refused(bad.err)
-			return rec, nil
+			return rec, nil //nolint:nilerr // the record bears it
 		}
 		return rec, r.convert(&rec)
 	}

@@ -187,7 +187,7 @@ func (z *zitadelRows) tail() error {
 			}
 		}
 	}
-	if _, err := z.s.peek(); err != io.EOF {
+	if _, err := z.s.peek(); !errors.Is(err, io.EOF) {
 		return errJSON
 	}
 	return io.EOF
