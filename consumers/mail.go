@@ -276,7 +276,7 @@ func (m *Mail) link(kind string, u *domain.User, secret, template string) string
 			m.cfg.Origin, escape(u.ID), escape(secret), escape(u.Org))
 	}
 	return fmt.Sprintf("%s/ui/login/user/init?userID=%s&loginname=%s&code=%s&orgID=%s&passwordset=%t&authRequestID=",
-		m.cfg.Origin, escape(u.ID), escape(u.UserName), escape(secret), escape(u.Org), u.HasPassword)
+		m.cfg.Origin, escape(u.ID), escape(u.UserName), escape(secret), escape(u.Org), u.HasPassword || u.OldSystem != "")
 }
 
 func (m *Mail) compose(effect uuid.UUID, kind string, u *domain.User, code domain.SentCode, urlTemplate string) (*gomail.Msg, error) {

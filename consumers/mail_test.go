@@ -404,7 +404,7 @@ func TestMailsInFiveLanguages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	words := map[string]string{"en": "sign", "de-AT": "Anmeldename", "fr-CH": "Texte à nous", "it": "accesso", "es-MX": "inicio de sesión", "ja": "sign"}
+	words := map[string]string{"en": "login name", "de-AT": "Anmeldename", "fr-CH": "Texte à nous", "it": "accesso", "es-MX": "inicio de sesión", "ja": "login name"}
 	of := map[string]string{}
 	for lang := range words {
 		id := ulid.Make().String()
