@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -50,31 +51,57 @@ func (c *plain) post(ctx context.Context, path string, body []byte) error {
 	return err
 }
 
-// grpcConn is one cleartext HTTP/2 connection with one gRPC call at a time.
+// grpcConn is one cleartext HTTP/2 connection, for any number of callers at a
+// time, as gRPC clients share one.
 type grpcConn struct {
-	conn   net.Conn
-	framer *http2.Framer
-	out    *bufio.Writer
-	enc    *hpack.Encoder
-	block  bytes.Buffer
-	buf    []byte
-	stream uint32
-	taken  int // bytes of answers not yet given back to the connection's window
+	conn net.Conn
+
+	mu      sync.Mutex // guards what follows, and writing
+	framer  *http2.Framer
+	out     *bufio.Writer
+	enc     *hpack.Encoder
+	block   bytes.Buffer
+	buf     []byte
+	stream  uint32
+	taken   int // bytes of answers not yet given back to the connection's window
+	waiting map[uint32]chan error
+	broken  error
 }
 
 func newGRPC(conn net.Conn) (*grpcConn, error) {
-	c := &grpcConn{conn: conn, out: bufio.NewWriter(conn), stream: 1}
+	c := &grpcConn{conn: conn, out: bufio.NewWriter(conn), stream: 1, waiting: make(map[uint32]chan error)}
 	c.framer = http2.NewFramer(c.out, bufio.NewReader(conn))
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.enc = hpack.NewEncoder(&c.block)
-	_, err := c.out.WriteString(http2.ClientPreface)
-	return c, errors.Join(err, c.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0}), c.out.Flush())
+	if _, err := c.out.WriteString(http2.ClientPreface); err != nil {
+		return nil, err
+	}
+	err := errors.Join(c.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0}), c.out.Flush())
+	go c.read() // ends when the connection is closed
+	return c, err
 }
 
 // call makes a unary call and expects OK; the answer is not decoded.
 func (c *grpcConn) call(ctx context.Context, method string, req proto.Message) error {
+	done := make(chan error, 1)
+	if err := c.send(method, req, done); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *grpcConn) send(method string, req proto.Message, done chan error) (err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil {
+		return c.broken
+	}
 	c.buf = append(c.buf[:0], 0, 0, 0, 0, 0)
-	var err error
 	if c.buf, err = (proto.MarshalOptions{}).MarshalAppend(c.buf, req); err != nil {
 		return err
 	}
@@ -88,11 +115,9 @@ func (c *grpcConn) call(ctx context.Context, method string, req proto.Message) e
 			return err
 		}
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = c.conn.SetDeadline(deadline)
-	}
 	id := c.stream
 	c.stream += 2
+	c.waiting[id] = done
 	err = errors.Join(
 		c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.block.Bytes(), EndHeaders: true}),
 		c.framer.WriteData(id, true, c.buf))
@@ -100,42 +125,58 @@ func (c *grpcConn) call(ctx context.Context, method string, req proto.Message) e
 		err = errors.Join(err, c.framer.WriteWindowUpdate(0, uint32(c.taken))) // #nosec G115 -- under a window
 		c.taken = 0
 	}
-	if err = errors.Join(err, c.out.Flush()); err != nil {
-		return err
-	}
+	return errors.Join(err, c.out.Flush())
+}
+
+// read hands the answers to their callers.
+func (c *grpcConn) read() {
 	for {
 		frame, err := c.framer.ReadFrame()
+		c.mu.Lock()
+		if err == nil {
+			err = c.take(frame)
+		}
 		if err != nil {
-			return err
+			c.broken = err
+			for _, done := range c.waiting {
+				done <- err
+			}
+			c.mu.Unlock()
+			return
 		}
-		switch f := frame.(type) {
-		case *http2.SettingsFrame:
-			if !f.IsAck() {
-				if err := errors.Join(c.framer.WriteSettingsAck(), c.out.Flush()); err != nil {
-					return err
-				}
-			}
-		case *http2.PingFrame:
-			if !f.IsAck() {
-				if err := errors.Join(c.framer.WritePing(true, f.Data), c.out.Flush()); err != nil {
-					return err
-				}
-			}
-		case *http2.DataFrame:
-			c.taken += len(f.Data())
-		case *http2.MetaHeadersFrame:
-			for _, h := range f.Fields {
-				if h.Name == "grpc-status" && h.Value != "0" {
-					return fmt.Errorf("gRPC status %s: %v", h.Value, f.Fields)
-				}
-			}
-			if f.StreamEnded() {
-				return nil
-			}
-		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
-			return fmt.Errorf("the server ended the call: %v", frame)
-		}
+		c.mu.Unlock()
 	}
+}
+
+// take takes one frame; it is called with mu held.
+func (c *grpcConn) take(frame http2.Frame) error {
+	switch f := frame.(type) {
+	case *http2.SettingsFrame:
+		if !f.IsAck() {
+			return errors.Join(c.framer.WriteSettingsAck(), c.out.Flush())
+		}
+	case *http2.PingFrame:
+		if !f.IsAck() {
+			return errors.Join(c.framer.WritePing(true, f.Data), c.out.Flush())
+		}
+	case *http2.DataFrame:
+		c.taken += len(f.Data())
+	case *http2.MetaHeadersFrame:
+		if !f.StreamEnded() {
+			return nil
+		}
+		var err error
+		for _, h := range f.Fields {
+			if h.Name == "grpc-status" && h.Value != "0" {
+				err = fmt.Errorf("gRPC status %s: %v", h.Value, f.Fields)
+			}
+		}
+		c.waiting[f.StreamID] <- err
+		delete(c.waiting, f.StreamID)
+	case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+		return fmt.Errorf("the server ended the call: %v", frame)
+	}
+	return nil
 }
 
 // dial opens n connections to the address of a URL.
