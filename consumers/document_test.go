@@ -72,6 +72,7 @@ var outgoing = map[string]string{
 	"PasskeyChecked":               "signCount",
 	"PasskeyRegistrationFailed":    "codeId",
 	"PasskeyRegistrationRequested": "codeId issued lifetime",
+	"PasswordDelegated":            "changeRequired job",
 	"PasswordRehashed":             "format",
 	"PasswordSet":                  "changeRequired format weak",
 	"PhoneChanged":                 "phone",

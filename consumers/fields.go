@@ -14,7 +14,7 @@ import (
 // credentials are the fields that never leave the process in a document,
 // opened or not: whoever needs one asks EventOf.
 var credentials = map[string]bool{
-	"Secret": true, "Hash": true, "Credential": true, "CredentialID": true,
+	"Secret": true, "Authorization": true, "URL": true, "Hash": true, "Credential": true, "CredentialID": true,
 }
 
 // field is how one field of an event is written.

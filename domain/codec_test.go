@@ -123,6 +123,7 @@ func TestEveryEventSurvivesTheRoundTrip(t *testing.T) {
 // the subject's key; a new field is personal unless it is added here.
 func TestSealedPartHoldsWhatIsPersonal(t *testing.T) {
 	open := map[string][]string{
+		domain.TypePasswordDelegated:            {"Job", "ChangeRequired"},
 		domain.TypePasswordSet:                  {"ChangeRequired", "Format", "Weak"},
 		domain.TypePasswordRehashed:             {"Format"},
 		domain.TypeIDPLinked:                    {"ConfigID"},

@@ -29,10 +29,13 @@ var (
 	errQuery    = domain.NewError(domain.KindInvalidArgument, "MUSTER-query", "A query parameter has an invalid value")
 )
 
+// verifyHeader is what goes along to a job's verification URL as Authorization.
+const verifyHeader = "Muster-Verify-Authorization"
+
 // ServeBulk is Deps.Bulk over jobs.
 //
-// The query's parameters are dryRun, onConflict, notify, jobId and fromLine, as
-// importer.Options has them. The answer's status is decided before the first
+// The query's parameters are dryRun, onConflict, notify, verifyURL, jobId and
+// fromLine, as importer.Options has them. The answer's status is decided before the first
 // line is read; what ends a job early is in the answer's last line.
 func ServeBulk(jobs *importer.Jobs, log *slog.Logger) func(http.ResponseWriter, *http.Request, importer.Caller, string) error {
 	if log == nil {
@@ -90,6 +93,7 @@ func bulkOptions(r *http.Request) (importer.Options, error) {
 	opts := importer.Options{
 		JobID: q.Get("jobId"), OnConflict: importer.Conflict(q.Get("onConflict")), Notify: importer.Notify(q.Get("notify")), Remote: host,
 	}
+	opts.VerifyURL, opts.VerifyAuthorization = q.Get("verifyURL"), r.Header.Get(verifyHeader)
 	if v := q.Get("dryRun"); v != "" {
 		if opts.DryRun, err = strconv.ParseBool(v); err != nil {
 			return opts, errQuery

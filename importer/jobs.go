@@ -58,6 +58,12 @@ type Options struct {
 	// OnConflict and Notify default to fail and none.
 	OnConflict Conflict
 	Notify     Notify
+	// VerifyURL is where the old system checks a password, for those who come
+	// without one that can be verified here: https, or http under localhost.
+	// VerifyAuthorization is the header Authorization that goes along. Both are
+	// sealed, and good for the job's users as long as one of them waits. A call
+	// that resumes the job may leave them out.
+	VerifyURL, VerifyAuthorization string
 	// Origin is the scheme and host that links are built on, Remote the address
 	// that the call came from.
 	Origin, Remote string
@@ -75,6 +81,7 @@ var (
 	errTooManyJobs = domain.NewError(domain.KindResourceExhausted, "MUSTER-jobs", "Too many import jobs at a time, try again later")
 	errFromLine    = domain.NewError(domain.KindFailedPrecondition, "MUSTER-fromline", "Lines before the first one have not had their answers")
 	errOption      = domain.NewError(domain.KindInvalidArgument, "MUSTER-option", "onConflict must be fail, skip or update, notify must be none or init")
+	errVerifyURL   = domain.NewError(domain.KindInvalidArgument, "MUSTER-verifyurl", "The verification URL must be absolute, https or under localhost, without user, password and fragment, and at most 2000 characters; its authorization visible characters")
 	errSuperseded  = domain.NewError(domain.KindAborted, "MUSTER-superseded", "The call was repeated, the job goes on there")
 )
 
@@ -161,6 +168,8 @@ func (j *Jobs) Begin(ctx context.Context, caller Caller, opts Options) (*Run, er
 	case opts.OnConflict != ConflictFail && opts.OnConflict != ConflictSkip && opts.OnConflict != ConflictUpdate,
 		opts.Notify != NotifyNone && opts.Notify != NotifyInit:
 		return nil, errOption
+	case !verifierForm(opts):
+		return nil, errVerifyURL
 	case opts.JobID == "":
 		opts.JobID = ulid.MustNew(ulid.Timestamp(j.Importer.Now()), j.Importer.Rand).String()
 	case !jobIDForm.MatchString(opts.JobID):
@@ -313,6 +322,9 @@ func (r *Run) begin(ctx context.Context) error {
 	if r.secrets, err = r.jobs.loadSecrets(ctx, r.id); err != nil {
 		return err
 	}
+	if err := r.verifier(); err != nil {
+		return err
+	}
 	r.policy = i.Policy
 	r.policy.Recognise = r.secrets.recognise
 	if r.opts.DryRun {
@@ -323,18 +335,25 @@ func (r *Run) begin(ctx context.Context) error {
 	if r.doubt {
 		return nil
 	}
-	return r.event(ctx, eventstore.NoStream, domain.ImportStarted{
+	begun := []domain.Event{domain.ImportStarted{
 		OnConflict: string(r.opts.OnConflict), Notify: string(r.opts.Notify), Remote: r.opts.Remote,
-	})
+	}}
+	if r.secrets.verifier.URL != "" {
+		begun = append(begun, domain.ImportVerifierAdded(r.secrets.verifier))
+	}
+	return r.event(ctx, eventstore.NoStream, begun...)
 }
 
 // event appends to the job's own stream.
-func (r *Run) event(ctx context.Context, expected eventstore.Expected, e domain.Event) error {
-	data, personal := domain.Encode(e)
-	_, err := r.jobs.Importer.Store.Append(ctx, eventstore.Append{
+func (r *Run) event(ctx context.Context, expected eventstore.Expected, facts ...domain.Event) error {
+	a := eventstore.Append{
 		Stream: domain.ImportStream(r.id), Org: r.caller.Org, Actor: r.caller.ID, Expected: expected, At: r.jobs.Importer.Now(),
-		Events: []eventstore.NewEvent{{Type: e.Type(), Schema: e.Schema(), Data: data, Personal: personal}},
-	})
+	}
+	for _, e := range facts {
+		data, personal := domain.Encode(e)
+		a.Events = append(a.Events, eventstore.NewEvent{Type: e.Type(), Schema: e.Schema(), Data: data, Personal: personal})
+	}
+	_, err := r.jobs.Importer.Store.Append(ctx, a)
 	return err
 }
 

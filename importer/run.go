@@ -392,6 +392,7 @@ func (r *Run) prepareRow(w *row, text string, at time.Time) error {
 		return err
 	}
 	w.cmd = p.cmd
+	w.cmd.OldSystem = r.secrets.verifier.URL != ""
 	w.cmd.Silent, w.cmd.PasskeyOrigin = r.opts.Notify != NotifyInit, r.opts.Origin
 	if w.human, w.warnings, err = w.cmd.Normalise(r.policy); err != nil {
 		return err

@@ -37,6 +37,9 @@ var (
 // jobSecrets are the secrets of one job.
 type jobSecrets struct {
 	job string
+	// verifier is where the old system checks passwords; without a URL nobody
+	// does.
+	verifier Verifier
 	// begun says that the job's stream exists.
 	begun bool
 
@@ -61,6 +64,9 @@ func (j *Jobs) loadSecrets(ctx context.Context, job string) (*jobSecrets, error)
 		e, err := domain.Decode(events[i].Type, events[i].Schema, events[i].Data, events[i].Personal)
 		if err != nil {
 			return nil, err
+		}
+		if v, ok := e.(domain.ImportVerifierAdded); ok {
+			s.verifier = Verifier(v)
 		}
 		if added, ok := e.(domain.ImportSecretAdded); ok && len(added.Secret) > 0 {
 			var secret password.Secret

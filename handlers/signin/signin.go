@@ -133,7 +133,7 @@ type Person struct {
 	// State is active for everybody who got as far as being shown.
 	State domain.State
 	// HasPassword and HasTOTP say which factors there are beside Passkeys, the
-	// names of the passkeys.
+	// names of the passkeys. A password that the old system knows counts.
 	HasPassword, HasTOTP bool
 	Passkeys             []string
 	// ChangeRequired says that a new password has to be set first.
@@ -144,8 +144,9 @@ func personOf(u *domain.User) Person {
 	p := Person{
 		ID: u.ID, Org: u.Org, UserName: u.UserName, DisplayName: u.Profile.DisplayName,
 		PreferredLanguage: u.Profile.PreferredLanguage, Email: u.Email, EmailVerified: u.EmailVerified,
-		State: u.State, HasPassword: u.HasPassword, HasTOTP: u.HasTOTP, ChangeRequired: u.HasPassword && u.ChangeRequired,
+		State: u.State, HasPassword: u.HasPassword || u.OldSystem != "", HasTOTP: u.HasTOTP,
 	}
+	p.ChangeRequired = p.HasPassword && u.ChangeRequired
 	for _, k := range u.Passkeys {
 		p.Passkeys = append(p.Passkeys, k.Name)
 	}

@@ -12,7 +12,7 @@ import (
 // The zero value is ready; each user is fed in with Add, and only those that
 // the import takes (or, in a dry run, would take) should be.
 //
-// Users is the sum of Password, IDP, Passkey, Verify, Reset, Blocked and
+// Users is the sum of Password, OldSystem, IDP, Passkey, Verify, Reset, Blocked and
 // Cannot: each person is counted once. It follows the import's own rule for
 // who has to complete the account by a mail first (domain.Human.Codes), so that
 // Password is exactly who can log in with the old password at once.
@@ -22,6 +22,9 @@ type Forecast struct {
 	// Password: they have a password that can be verified, and nothing else
 	// is asked of them.
 	Password int64 `json:"password"`
+	// OldSystem: they get in with their password through the system that they
+	// come from, which checks it at the first login.
+	OldSystem int64 `json:"oldSystem"`
 	// IDP: no such password, but a link to a provider.
 	IDP int64 `json:"idp"`
 	// Passkey: neither, but a link to register a passkey.
@@ -71,7 +74,8 @@ func (f *Forecast) Add(c domain.ImportHuman) {
 	}
 	// The rule of domain.Human: no provider vouches for the person, and the
 	// address is not known to be theirs or there is nothing to log in with.
-	way := usable || c.RequestPasskey
+	asked := !usable && c.OldSystem && (c.HashedPassword != "" || len(c.IDPLinks) == 0)
+	way := usable || asked || c.RequestPasskey
 	initial := c.Email.Mode == domain.VerifyByRule && len(c.IDPLinks) == 0 && (!c.Email.Verified || !way)
 	switch {
 	case c.State == domain.StateInactive || c.State == domain.StateLocked:
@@ -84,6 +88,8 @@ func (f *Forecast) Add(c domain.ImportHuman) {
 		f.Verify++
 	case usable:
 		f.Password++
+	case asked:
+		f.OldSystem++
 	case len(c.IDPLinks) > 0:
 		f.IDP++
 	case c.RequestPasskey:
@@ -91,7 +97,7 @@ func (f *Forecast) Add(c domain.ImportHuman) {
 	default:
 		f.Reset++
 	}
-	if usable && c.ChangeRequired {
+	if (usable || asked) && c.ChangeRequired {
 		f.ChangeRequired++
 	}
 }
@@ -135,6 +141,7 @@ func (f *Forecast) password(c domain.ImportHuman) bool {
 func (f *Forecast) Merge(o Forecast) {
 	f.Users += o.Users
 	f.Password += o.Password
+	f.OldSystem += o.OldSystem
 	f.IDP += o.IDP
 	f.Passkey += o.Passkey
 	f.Reset += o.Reset
