@@ -229,6 +229,16 @@ func (s *site) initLinkWith(p person, code string, passwordSet bool) string {
 		s.url, p.id, url.QueryEscape(p.name), code, passwordSet)
 }
 
+// mailLink is the link of the mail that asks whether the address is a person's.
+func (s *site) mailLink(p person) string {
+	s.t.Helper()
+	u := s.user(p)
+	if u.EmailCode == nil {
+		s.t.Fatalf("%s has no e-mail code", p.name)
+	}
+	return fmt.Sprintf("%s/ui/login/mail/verification?userID=%s&code=%s&orgID=org-1&authRequestID=", s.url, p.id, u.EmailCode.Secret)
+}
+
 // lock locks a person, as an administrator does.
 func (s *site) lock(p person) {
 	s.t.Helper()
@@ -250,6 +260,10 @@ func (s *site) lock(p person) {
 func withPassword(c *domain.ImportHuman) { c.Email.Verified, c.Password = true, goodPlain }
 func withPasskeyLink(c *domain.ImportHuman) {
 	c.Email.Verified, c.RequestPasskey = true, true
+}
+
+func withIDP(c *domain.ImportHuman) {
+	c.IDPLinks = []domain.IDPLink{{ConfigID: "idp-1", ExternalUserID: c.UserName, DisplayName: "Ada"}}
 }
 
 const totpSecret = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"

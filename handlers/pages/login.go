@@ -1,7 +1,6 @@
 package pages
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -23,19 +22,14 @@ type credentials struct{ id, token string }
 
 func (c credentials) String() string { return c.id + "." + c.token }
 
-// parseCredentials undoes String. What is none gives the zero value, which no
-// session has.
-func parseCredentials(s string) credentials {
-	id, token, _ := strings.Cut(s, ".")
-	return credentials{id, token}
-}
-
+// credentials undoes String. A browser that holds none gives the zero value.
 func (v *visit) credentials() credentials {
 	c, err := v.r.Cookie(cookieName)
 	if err != nil {
 		return credentials{}
 	}
-	return parseCredentials(c.Value)
+	id, token, _ := strings.Cut(c.Value, ".")
+	return credentials{id, token}
 }
 
 // remember gives the browser a session; the zero value takes it away.
@@ -161,40 +155,28 @@ func (p *pages) enter(v *visit, a signin.Answer) error {
 	return v.redirect("/login")
 }
 
-// beginLogin tells the page's script which passkeys to ask the browser for.
+// beginLogin tells the page's script which passkeys to ask the browser for. It
+// has an answer for every login name, of the same form.
 func (p *pages) beginLogin(v *visit) error {
-	name := strings.TrimSpace(v.form("loginName"))
-	a, err := p.cfg.SignIn.CreateSession(v.r.Context(), by, signin.Request{
-		Checks: signin.Checks{LoginName: &name}, Challenge: &signin.Challenge{Origin: p.cfg.Origin(v.r)}})
-	if err != nil {
-		return p.answerCeremony(v, signin.Ceremony{}, err)
-	}
-	var options struct {
-		PublicKey json.RawMessage `json:"publicKey"`
-	}
-	if err := json.Unmarshal(a.Options, &options); err != nil {
-		return err
-	}
-	return p.answerCeremony(v, signin.Ceremony{Options: options.PublicKey, State: credentials{a.Session.ID, a.Token}.String()}, nil)
+	c, err := p.cfg.SignIn.BeginLogin(v.r.Context(), p.cfg.Origin(v.r), strings.TrimSpace(v.form("loginName")))
+	return p.answerCeremony(v, c, err)
 }
 
 // takePasskey ends what beginLogin began.
 func (p *pages) takePasskey(v *visit) error {
-	name := strings.TrimSpace(v.form("loginName"))
-	held := parseCredentials(v.form("state"))
-	a, err := p.cfg.SignIn.SetSession(v.r.Context(), by, held.id, held.token, signin.Request{Checks: signin.Checks{Passkey: []byte(v.form("credential"))}})
+	a, err := p.cfg.SignIn.FinishLogin(v.r.Context(), by, v.form("state"), []byte(v.form("credential")))
 	problem := ""
 	switch {
 	case err == nil:
 		return p.enter(v, a)
 	case refused(err):
 		problem = "login.passkey.wrong"
-	case gone(err), errors.Is(err, signin.ErrCeremony), errors.Is(err, signin.ErrNoChallenge), errors.Is(err, signin.ErrSessionChanged):
+	case errors.Is(err, signin.ErrCeremony):
 		problem = "passkey.late"
 	default:
 		return err
 	}
-	return p.renderPassword(v, http.StatusUnprocessableEntity, &page{LoginName: name, Problem: v.text.get(problem)})
+	return p.renderPassword(v, http.StatusUnprocessableEntity, &page{LoginName: strings.TrimSpace(v.form("loginName")), Problem: v.text.get(problem)})
 }
 
 // takeTOTP checks the second factor.

@@ -100,6 +100,11 @@ for (const form of document.querySelectorAll("form[data-passkey]")) {
     continue;
   }
   form.hidden = false;
+  const say = (text) => {
+    problem.textContent = text;
+    busy(form, false);
+    form.querySelector("button[type=submit]").focus(); // it lost the focus when it was disabled
+  };
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     problem.textContent = "";
@@ -109,8 +114,7 @@ for (const form of document.querySelectorAll("form[data-passkey]")) {
       const reply = await fetch(form.dataset.begin, { method: "POST", body, headers: { Accept: "application/json" } });
       const { publicKey, state, error } = await reply.json();
       if (!publicKey) {
-        problem.textContent = error || form.dataset.failed;
-        busy(form, false);
+        say(error || form.dataset.failed);
         return;
       }
       const options = { publicKey: prepared(publicKey) };
@@ -119,8 +123,7 @@ for (const form of document.querySelectorAll("form[data-passkey]")) {
       form.elements.state.value = state;
       form.submit();
     } catch (e) {
-      problem.textContent = (e.name === "InvalidStateError" && form.dataset.known) || form.dataset.failed;
-      busy(form, false);
+      say((e.name === "InvalidStateError" && form.dataset.known) || form.dataset.failed);
     }
   });
 }
