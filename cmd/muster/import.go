@@ -42,6 +42,8 @@ type importCmd struct {
 	OnConflict string `enum:"fail,skip,update" default:"fail" help:"Users who are there already: fail, skip or update."`
 	Notify     string `enum:"none,init" default:"none" help:"Mails: none, or init to those who have to complete their account."`
 	Job        string `placeholder:"ID" help:"A name for the import. The same name resumes it."`
+	VerifyURL  string `name:"verify-url" placeholder:"URL" help:"Where the old system checks passwords, of users who come without a usable hash: asked at their first login, then never again."`
+	VerifyAuth string `name:"verify-authorization" env:"MUSTER_VERIFY_AUTHORIZATION" placeholder:"VALUE" help:"The header Authorization that goes along there. Better in the environment than on the command line."`
 	Report     string `placeholder:"FILE" help:"Write what became of each row, a line of JSON each."`
 
 	Map               []string `placeholder:"RULE" sep:"none" help:"idp:SOURCE=CONFIGID, field:OURS=PATH or metadata:PATH=KEY. Can be repeated."`
@@ -242,6 +244,7 @@ func (c *importCmd) again() string {
 	add("format", c.Format, "")
 	add("on-conflict", c.OnConflict, "fail")
 	add("notify", c.Notify, "none")
+	add("verify-url", c.VerifyURL, "") // the job has kept its authorization
 	add("report", c.Report, "")
 	for _, m := range c.Map {
 		add("map", m, "")
@@ -396,7 +399,7 @@ func (s *importSession) tell(l source.Losses) {
 		n    int64
 		text string
 	}{
-		{f.Password, "get in with their password"}, {f.IDP, "get in by a provider"}, {f.Passkey, "get in by registering a passkey"},
+		{f.Password, "get in with their password"}, {f.OldSystem, "get in with their password through the old system"}, {f.IDP, "get in by a provider"}, {f.Passkey, "get in by registering a passkey"},
 		{f.Verify, "have to prove their address first"}, {f.Reset, "have to set a password"}, {f.Blocked, "are inactive or locked"}, {f.Cannot, "cannot get in"},
 	} {
 		if way.n > 0 {

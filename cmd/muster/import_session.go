@@ -328,12 +328,18 @@ func (s *importSession) call(ctx context.Context, id, org string, q *lineQueue) 
 	if s.cmd.DryRun {
 		query.Set("dryRun", "true")
 	}
+	if s.cmd.VerifyURL != "" {
+		query.Set("verifyURL", s.cmd.VerifyURL)
+	}
 	body, w := io.Pipe()
 	req, err := s.request(ctx, http.MethodPost, "/management/v1/users/human/_import?"+query.Encode(), org, body)
 	if err != nil {
 		return false, err
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson")
+	if s.cmd.VerifyURL != "" && s.cmd.VerifyAuth != "" {
+		req.Header.Set("Muster-Verify-Authorization", s.cmd.VerifyAuth)
+	}
 	var sending sync.WaitGroup
 	sending.Go(func() { w.CloseWithError(q.send(ctx, w)) })
 	defer func() { cancel(); _ = body.Close(); q.wake(); sending.Wait() }()

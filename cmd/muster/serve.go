@@ -44,6 +44,7 @@ type serveCmd struct {
 	NATSURL        string        `env:"MUSTER_NATS_URL" name:"nats-url" placeholder:"URL" help:"NATS JetStream to relay events to; several servers separated by commas."`
 	NATSPersonal   bool          `env:"MUSTER_NATS_PERSONAL" name:"nats-personal" help:"Relay personal data too; credentials never are."`
 	HooksPrivate   bool          `env:"MUSTER_WEBHOOKS_PRIVATE" name:"webhooks-private" help:"Let webhooks have private and loopback addresses."`
+	LeaseTTL       time.Duration `env:"MUSTER_LEASE_TTL" name:"lease-ttl" default:"15s" help:"How long an instance that died keeps its mails, webhooks and relaying from the others."`
 	MailRate       float64       `env:"MUSTER_MAIL_RATE" default:"20" help:"Most mails a second."`
 	TrustedProxies []string      `env:"MUSTER_TRUSTED_PROXIES" placeholder:"CIDR" help:"Proxies whose forwarding headers are believed."`
 	AllowedOrigins []string      `env:"MUSTER_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins that browsers may call from; * for any."`
@@ -53,6 +54,7 @@ type serveCmd struct {
 	Lockout        int           `env:"MUSTER_LOCKOUT" default:"10" help:"Failed checks of one kind in a row that lock a user; 0: never."`
 	Session        time.Duration `env:"MUSTER_SESSION_LIFETIME" name:"session-lifetime" default:"24h" help:"How long a login is good for, unless its call says otherwise."`
 	LoginHashers   int           `env:"MUSTER_LOGIN_HASHERS" default:"0" help:"Passwords checked at a time at logins; 0: one a processor."`
+	VerifyPrivate  bool          `env:"MUSTER_VERIFY_PRIVATE" name:"verify-private" help:"Let the verification URLs of imports have private and loopback addresses."`
 	Hashers        int           `env:"MUSTER_HASHERS" default:"0" help:"Plain passwords hashed at a time; 0: one a processor."`
 }
 
@@ -224,6 +226,13 @@ func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.
 	// Nor do logins wait behind either.
 	signIn, err := signin.New(signin.Config{
 		Store: store, Policy: policy, Passwords: password.NewPool(c.LoginHashers, rand.Reader), Secrets: jobs.Secrets,
+		OldSystems: signin.NewOldSystems(signin.OldSystemsConfig{
+			AllowPrivate: c.VerifyPrivate,
+			Verifier: func(ctx context.Context, job string) (signin.Verifier, error) {
+				v, err := jobs.Verifier(ctx, job)
+				return signin.Verifier(v), err
+			},
+		}),
 		PublicURL: c.PublicURL, Lockout: c.Lockout, Lifetime: c.Session, Log: a.log,
 	})
 	if err != nil {

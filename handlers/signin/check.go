@@ -34,6 +34,12 @@ func (s *Service) checkPassword(ctx context.Context, u *domain.User, plain strin
 		if !u.Exists() {
 			return nil, s.miss(ctx)
 		}
+		if s.delegated(u, plain) {
+			if u, err = s.takePassword(ctx, u, plain); errors.Is(err, errOtherHash) {
+				continue // u is as of now
+			}
+			return u, err
+		}
 		judged := u.PasswordHash
 		u, _, err = s.change(ctx, u.ID, func(u *domain.User, _ time.Time) (domain.Decision, error) {
 			if u.PasswordHash != judged {
@@ -42,7 +48,7 @@ func (s *Service) checkPassword(ctx context.Context, u *domain.User, plain strin
 			return u.CheckedPassword(good, s.cfg.Lockout)
 		})
 		if errors.Is(err, errOtherHash) {
-			continue
+			continue // u is as of now
 		}
 		if err != nil {
 			return nil, err

@@ -41,6 +41,9 @@ type Config struct {
 	Passwords *password.Pool
 	// Secrets finds the project's secret that a hash refers to. Default: none.
 	Secrets func(ctx context.Context, ref string) (password.Secrets, error)
+	// OldSystems asks for the passwords of users who came without. Default:
+	// nobody is asked.
+	OldSystems *OldSystems
 	// PublicURL is where people reach the service, such as
 	// "https://id.example.org". It decides which passkeys are good. Empty:
 	// each call's own origin.
