@@ -25,6 +25,13 @@ run: build ## run the service, set-up included; with DATABASE_URL on that Postgr
 PURE := ./domain ./domain/password ./importer/source
 
 # Vetted once and with the tests' own flag, so that nothing is compiled twice.
+# CLUSTER_ARGS='-v' prints what the processes print; -dir, -port and -nats-port
+# say where everything is. With DATABASE_URL it needs no PostgreSQL of its own.
+.PHONY: cluster
+cluster: build ## run three JetStream nodes and two instances on one PostgreSQL, to kill any one of
+	@if [ -z "$${DATABASE_URL:-}" ]; then scripts/setup-postgres.sh; fi && \
+	go build -o bin/cluster ./internal/cluster/run && exec bin/cluster $(CLUSTER_ARGS)
+
 .PHONY: test
 test: ## run all tests, set-up included
 	@race=$$(scripts/setup-test.sh) && set -x && \

@@ -35,9 +35,12 @@ type JetStreamConfig struct {
 	// and the subjects muster.>, unless it exists.
 	Stream string
 	// Replicas of a new stream. Default: as many of 5, 3, 1 as the cluster
-	// allows.
+	// allows; a stream that this package made with fewer, while a node was
+	// missing, gets more at the next connect.
 	Replicas int
-	// AckTimeout bounds the wait for a batch's acknowledgements. Default 30 s.
+	// AckTimeout bounds how long no acknowledgement comes while some are due:
+	// those that a node took with it never do. It bounds each question to the
+	// server as well. Default 3 s.
 	AckTimeout time.Duration
 	Log        *slog.Logger
 }
@@ -69,7 +72,7 @@ func NewJetStream(url string, cfg JetStreamConfig) (*JetStream, error) {
 		cfg.Stream = "MUSTER"
 	}
 	if cfg.AckTimeout <= 0 {
-		cfg.AckTimeout = 30 * time.Second
+		cfg.AckTimeout = 3 * time.Second
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -103,19 +106,29 @@ func (j *JetStream) Close() error {
 	return nil
 }
 
-// ensure returns the stream, made if need be.
+// streamDescription marks the streams that this package made.
+const streamDescription = "the log of Muster, in order of position"
+
+// replicas are how many a stream may have, the most first.
+var replicas = []int{5, 3, 1}
+
+// ensure returns the stream, made if need be, with as many replicas as can be
+// had.
 func (j *JetStream) ensure(ctx context.Context) (jetstream.Stream, error) {
 	s, err := j.js.Stream(ctx, j.cfg.Stream)
+	if err == nil {
+		return j.raise(ctx, s), nil
+	}
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return s, err
+		return nil, err
 	}
-	replicas := []int{5, 3, 1}
+	tries := replicas
 	if j.cfg.Replicas > 0 {
-		replicas = []int{j.cfg.Replicas}
+		tries = []int{j.cfg.Replicas}
 	}
-	for _, n := range replicas {
+	for _, n := range tries {
 		s, err = j.js.CreateStream(ctx, jetstream.StreamConfig{
-			Name: j.cfg.Stream, Description: "the log of Muster, in order of position",
+			Name: j.cfg.Stream, Description: streamDescription,
 			Subjects: []string{RelayTopic + ".>"}, Storage: jetstream.FileStorage, Replicas: n,
 			DenyDelete: true, AllowDirect: true, Duplicates: 2 * time.Minute,
 		})
@@ -125,6 +138,27 @@ func (j *JetStream) ensure(ctx context.Context) (jetstream.Stream, error) {
 		}
 	}
 	return nil, err
+}
+
+// raise gives a stream of ours more replicas where the cluster allows more than
+// it did when the stream was made. That it does not is no failure.
+func (j *JetStream) raise(ctx context.Context, s jetstream.Stream) jetstream.Stream {
+	cfg := s.CachedInfo().Config
+	if j.cfg.Replicas > 0 || cfg.Description != streamDescription {
+		return s
+	}
+	now := cfg.Replicas
+	for _, n := range replicas {
+		if n <= now {
+			break
+		}
+		cfg.Replicas = n
+		if raised, err := j.js.UpdateStream(ctx, cfg); err == nil {
+			j.cfg.Log.Info("the JetStream stream has more replicas", "stream", j.cfg.Stream, "replicas", n)
+			return raised
+		}
+	}
+	return s
 }
 
 // Last implements Recaller.
@@ -175,8 +209,7 @@ func (j *JetStream) Publish(_ string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(messages[0].Context(), j.cfg.AckTimeout)
-	defer cancel()
+	ctx := messages[0].Context()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !j.synced {
@@ -204,14 +237,21 @@ func (j *JetStream) Publish(_ string, messages ...*message.Message) error {
 			return fmt.Errorf("consumers: publishing: %w", err)
 		}
 	}
+	silent := time.NewTimer(j.cfg.AckTimeout)
+	defer silent.Stop()
 	for i, f := range futures {
 		select {
 		case ack := <-f.Ok():
+			if i%100 == 99 {
+				silent.Reset(j.cfg.AckTimeout)
+			}
 			if ack.Duplicate || ack.Sequence != j.last+uint64(i)+1 {
 				return fmt.Errorf("consumers: the stream has sequence %d where %d was expected", ack.Sequence, j.last+uint64(i)+1)
 			}
 		case err := <-f.Err():
 			return fmt.Errorf("consumers: publishing: %w", err)
+		case <-silent.C:
+			return errors.New("consumers: publishing: the broker acknowledges nothing any more")
 		case <-ctx.Done():
 			return fmt.Errorf("consumers: publishing: %w", ctx.Err())
 		}

@@ -52,7 +52,7 @@ func (c *serveCmd) consumers(a *app, store *eventstore.Store, address string) (_
 		return nil, err
 	}
 	o.closers = append(o.closers, mail.Close)
-	subscriber, err := consumers.NewSubscriber(store, mail.Subscription(consumers.Config{Log: a.log}))
+	subscriber, err := consumers.NewSubscriber(store, mail.Subscription(consumers.Config{LeaseTTL: c.LeaseTTL, Log: a.log}))
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,9 @@ func (c *serveCmd) consumers(a *app, store *eventstore.Store, address string) (_
 	o.router.AddConsumerHandler("mail", consumers.MailConsumer, subscriber, mail.Handle)
 	o.metrics = append(o.metrics, mail, subscriber)
 
-	o.hooks = consumers.NewWebhooks(store, consumers.WebhooksConfig{AllowPrivate: c.HooksPrivate, Log: a.log})
+	o.hooks = consumers.NewWebhooks(store, consumers.WebhooksConfig{
+		AllowPrivate: c.HooksPrivate, Subscriber: consumers.Config{LeaseTTL: c.LeaseTTL}, Log: a.log,
+	})
 	if c.NATSURL != "" {
 		stream, err := consumers.NewJetStream(c.NATSURL, consumers.JetStreamConfig{Log: a.log})
 		if err != nil {
@@ -75,7 +77,7 @@ func (c *serveCmd) consumers(a *app, store *eventstore.Store, address string) (_
 				a.log.Warn("closing the broker's connection", "error", err)
 			}
 		})
-		o.relay = consumers.NewRelay(store, stream, consumers.RelayConfig{OpenSealed: c.NATSPersonal, Log: a.log})
+		o.relay = consumers.NewRelay(store, stream, consumers.RelayConfig{OpenSealed: c.NATSPersonal, LeaseTTL: c.LeaseTTL, Log: a.log})
 		o.metrics = append(o.metrics, o.relay)
 	}
 	return o, nil
