@@ -61,7 +61,16 @@ func (s *server) getImport(e echo.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(e.Response(), map[string]any{"import": job})
+	waiting, err := s.deps.Projections.Waiting(e.Request().Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(e.Response(), map[string]any{"import": struct {
+		importer.Job
+		// OldSystem is how many of the job's users wait for their first login,
+		// at which the old system is asked for the password.
+		OldSystem int64 `json:"waitingForOldSystem"`
+	}{job, waiting[job.ID]}})
 }
 
 // importAnswers streams the answers that a job gave, as it gave them.

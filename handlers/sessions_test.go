@@ -26,6 +26,13 @@ func withSignIn(t testing.TB, change func(*signin.Config)) func(*handlers.Deps) 
 		cfg := signin.Config{
 			Store: d.Store, Policy: domain.DefaultPolicy(), Passwords: password.NewPool(2, rand.Reader), Secrets: d.Jobs.Secrets, Lockout: 5, Log: d.Log,
 		}
+		cfg.OldSystems = signin.NewOldSystems(signin.OldSystemsConfig{
+			AllowPrivate: true,
+			Verifier: func(ctx context.Context, job string) (signin.Verifier, error) {
+				v, err := d.Jobs.Verifier(ctx, job)
+				return signin.Verifier(v), err
+			},
+		})
 		if change != nil {
 			change(&cfg)
 		}

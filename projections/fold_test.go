@@ -16,7 +16,7 @@ import (
 func lifeEvent(t *rapid.T) domain.Event {
 	word := rapid.StringMatching(`[A-Za-zÄé ]{1,8}`)
 	return rapid.Custom(func(t *rapid.T) domain.Event {
-		switch rapid.IntRange(0, 22).Draw(t, "event") {
+		switch rapid.IntRange(0, 23).Draw(t, "event") {
 		case 0:
 			return domain.EmailVerified{}
 		case 1:
@@ -62,6 +62,8 @@ func lifeEvent(t *rapid.T) domain.Event {
 			return domain.PasswordRehashed{Hash: "h2"}
 		case 21:
 			return domain.IDPLinked{ConfigID: rapid.SampledFrom([]string{"google", "github"}).Draw(t, "idp"), ExternalUserID: word.Draw(t, "external")}
+		case 22:
+			return domain.PasswordDelegated{Job: "job", ChangeRequired: rapid.Bool().Draw(t, "change")}
 		default:
 			return domain.IDPLinkRemoved{ConfigID: "google", ExternalUserID: word.Draw(t, "external")}
 		}
@@ -119,6 +121,9 @@ func TestFoldAgreesWithTheAggregate(t *testing.T) {
 			Sequence: u.Sequence, Position: eventstore.Position(9 + len(events))}
 		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(User{}, "Created", "Changed", "PasswordChanged")); diff != "" {
 			t.Fatalf("row (-aggregate +row):\n%s", diff)
+		}
+		if rows[0].oldSystem != u.OldSystem {
+			t.Fatalf("waiting for %q, and the aggregate for %q", rows[0].oldSystem, u.OldSystem)
 		}
 		if rows[0].loginKey != domain.LoginNameClaim(u.UserName).Value {
 			t.Fatalf("the login key is %q", rows[0].loginKey)
@@ -197,7 +202,7 @@ func TestColumnsRoundTrip(t *testing.T) {
 // Whatever holds what a person told us has to be declared, so that erasure can
 // be checked: only these columns may be left out.
 func TestPersonalColumnsAreDeclared(t *testing.T) {
-	open := set([]string{"id", "user_id", "stream", "org", "config_id"})
+	open := set([]string{"id", "user_id", "stream", "org", "config_id", "old_system"})
 	for _, m := range []Model{users, idpLinks} {
 		for _, c := range m.Columns() {
 			_, free := open[c.Name]

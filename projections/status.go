@@ -116,17 +116,19 @@ var (
 	descWaiting   = prometheus.NewDesc("muster_projection_stopped_streams_waiting", "Stopped streams that wait for an operator.", labels, nil)
 	descRebuilt   = prometheus.NewDesc("muster_projection_rebuild_events", "Events handled by the rebuild under way.", labels, nil)
 	descRebuildTo = prometheus.NewDesc("muster_projection_rebuild_events_total", "Events that the rebuild under way has to handle.", labels, nil)
+	descOldSystem = prometheus.NewDesc("muster_old_system_users", "Users whose password only the system knows that they come from: they have not logged in yet.", nil, nil)
 	descHeartbeat = prometheus.NewDesc("muster_projection_heartbeat_age_seconds", "How long this process' worker has not moved.", labels, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPosition, descVersion, descLag, descOldest, descOwned, descStopped, descWaiting, descRebuilt, descRebuildTo, descHeartbeat} {
+	for _, d := range []*prometheus.Desc{descPosition, descVersion, descLag, descOldest, descOwned, descStopped, descWaiting, descRebuilt, descRebuildTo, descHeartbeat, descOldSystem} {
 		ch <- d
 	}
 }
 
-// Collect implements prometheus.Collector with one query of the registry.
+// Collect implements prometheus.Collector with one query of the registry, and
+// one of the users who wait for an old system.
 func (e *Engine) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, name string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, name)
@@ -143,6 +145,13 @@ func (e *Engine) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(descPosition, err)
 		return
+	}
+	if jobs, err := e.Waiting(ctx); err == nil { // none before the read model is built
+		waiting := int64(0)
+		for _, n := range jobs {
+			waiting += n
+		}
+		ch <- prometheus.MustNewConstMetric(descOldSystem, prometheus.GaugeValue, float64(waiting))
 	}
 	for _, s := range list {
 		switch s.State {

@@ -46,11 +46,12 @@ type userRow struct {
 	passwordChanged micros
 	hasTOTP         bool
 	passkeys        int16
+	oldSystem       string
 }
 
 var users = define(definition[userRow]{
 	name:   "users",
-	number: 1,
+	number: 2,
 	opens: []string{domain.TypeHumanAdded, domain.TypeUsernameChanged, domain.TypeProfileChanged,
 		domain.TypeEmailChanged, domain.TypePhoneChanged},
 	ours: isUser,
@@ -87,6 +88,7 @@ var users = define(definition[userRow]{
 		moment("password_changed_at", func(r *userRow) *micros { return &r.passwordChanged }),
 		flag("has_totp", func(r *userRow) *bool { return &r.hasTOTP }),
 		smallint("passkeys", func(r *userRow) *int16 { return &r.passkeys }),
+		text("old_system", func(r *userRow) *string { return &r.oldSystem }),
 	},
 	// The keys are in byte order (COLLATE "C"), so each of these serves
 	// equality, prefixes and sorting.
@@ -97,6 +99,7 @@ var users = define(definition[userRow]{
 		{suffix: "last", on: "(last_key)"},
 		{suffix: "display", on: "(display_key)"},
 		{suffix: "nick", on: "(nick_key) WHERE nick_key <> ''"},
+		{suffix: "waiting", on: "(old_system) WHERE old_system <> ''"},
 		{suffix: "created", on: "(org, created_at)"},
 		{suffix: "middle", on: "USING gin (login_key gin_trgm_ops, email_key gin_trgm_ops, display_key gin_trgm_ops)", trigram: true},
 	},
@@ -147,7 +150,9 @@ func foldUser(rows []userRow, ev *eventstore.Event, e domain.Event) ([]userRow, 
 	case domain.PhoneVerified:
 		r.phoneVerified = true
 	case domain.PasswordSet:
-		r.hasPassword, r.changeRequired, r.passwordChanged = true, e.ChangeRequired, microsOf(ev.At)
+		r.hasPassword, r.changeRequired, r.passwordChanged, r.oldSystem = true, e.ChangeRequired, microsOf(ev.At), ""
+	case domain.PasswordDelegated:
+		r.oldSystem, r.changeRequired = e.Job, e.ChangeRequired
 	case domain.TOTPAdded:
 		r.hasTOTP = true
 	case domain.TOTPRemoved:
