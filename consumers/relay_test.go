@@ -3,6 +3,8 @@ package consumers_test
 import (
 	"context"
 	"log/slog"
+	"net"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -225,4 +227,69 @@ func TestAPublisherOutOfStepPublishesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	dense(t, stream, 6)
+}
+
+// TestTheStreamGetsAsManyReplicasAsThereCanBe: a new one at once, and one that
+// was made with fewer, while nodes were missing, at the next connect. One that
+// somebody else made stays as it is.
+func TestTheStreamGetsAsManyReplicasAsThereCanBe(t *testing.T) {
+	t.Parallel()
+	var urls []string
+	var routes []*url.URL
+	var ports []int
+	var held []net.Listener
+	for range 3 { // each node has to know all of them before any has started
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, l)
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+	}
+	for i, port := range ports {
+		_ = held[i].Close()
+		srv, err := server.NewServer(&server.Options{ServerName: "n" + strconv.Itoa(i), Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true,
+			StoreDir: t.TempDir(), NoSigs: true, NoLog: true, Routes: routes, Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go srv.Start()
+		t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+		until(t, "a node's port", func() bool { return srv.Addr() != nil })
+		urls = append(urls, srv.ClientURL())
+	}
+	ask := func(cfg consumers.JetStreamConfig) error {
+		pub, err := consumers.NewJetStream(strings.Join(urls, ","), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pub.Close()
+		_, _, err = pub.Last(t.Context())
+		return err
+	}
+	js, stream := streamOfEvents(t, urls[0])
+	replicas := func() int {
+		if s := stream(); s != nil {
+			return s.CachedInfo().Config.Replicas
+		}
+		return 0
+	}
+	until(t, "a stream of one", func() bool { return ask(consumers.JetStreamConfig{Replicas: 1}) == nil })
+	if n := replicas(); n != 1 {
+		t.Fatalf("%d replicas where one was asked for", n)
+	}
+	until(t, "three replicas", func() bool { return ask(consumers.JetStreamConfig{}) == nil && replicas() == 3 })
+	until(t, "its end", func() bool { return js.DeleteStream(t.Context(), "MUSTER") == nil })
+	until(t, "a new stream", func() bool { return ask(consumers.JetStreamConfig{}) == nil })
+	if n := replicas(); n != 3 {
+		t.Errorf("%d replicas of a new stream", n)
+	}
+	until(t, "its end", func() bool { return js.DeleteStream(t.Context(), "MUSTER") == nil })
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "MUSTER", Subjects: []string{"muster.>"}, Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(consumers.JetStreamConfig{}); err != nil || replicas() != 1 {
+		t.Errorf("somebody else's stream has %d replicas, %v", replicas(), err)
+	}
 }
