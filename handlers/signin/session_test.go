@@ -13,6 +13,7 @@ import (
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/domain/password"
 	"github.com/muster-id/muster/handlers/signin"
+	"github.com/muster-id/muster/handlers/signin/softkey"
 )
 
 var (
@@ -343,7 +344,7 @@ func TestChangePassword(t *testing.T) {
 }
 
 // enrol gives a new person a passkey.
-func (r *rig) enrol(name string) (id string, k *key) {
+func (r *rig) enrol(name string) (id string, k *softkey.Key) {
 	r.t.Helper()
 	ctx := context.Background()
 	id, code := r.person(func(c *domain.ImportHuman) { c.UserName, c.RequestPasskey = name, true })
@@ -351,8 +352,8 @@ func (r *rig) enrol(name string) (id string, k *key) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	k = newKey(r.t)
-	if _, err := r.FinishPasskey(ctx, origin, id, code.ID, code.Secret, c.State, "key", k.register(r.t, c.Options, origin)); err != nil {
+	k = softkey.New(r.t)
+	if _, err := r.FinishPasskey(ctx, origin, id, code.ID, code.Secret, c.State, "key", k.Register(r.t, c.Options, origin)); err != nil {
 		r.t.Fatal(err)
 	}
 	return id, k
@@ -376,14 +377,14 @@ func TestPasskeySession(t *testing.T) {
 	if err := json.Unmarshal(a.Options, &outer); err != nil {
 		t.Fatal(err)
 	}
-	if o := read(t, outer.PublicKey); o.UserVerification != "required" || len(o.AllowCredentials) != 1 || o.AllowCredentials[0].ID != text(k.id) {
+	if o := softkey.Read(t, outer.PublicKey); o.UserVerification != "required" || len(o.AllowCredentials) != 1 || o.AllowCredentials[0].ID != softkey.Text(k.ID) {
 		t.Errorf("options %s", a.Options)
 	}
 	set := func(s *signin.Service, response []byte) (signin.Answer, error) {
 		return s.SetSession(ctx, page, a.Session.ID, a.Token, signin.Request{Checks: signin.Checks{Passkey: response}})
 	}
-	k.count = 5
-	good := k.assert(t, outer.PublicKey, origin)
+	k.Count = 5
+	good := k.Assert(t, outer.PublicKey, origin)
 	b, err := set(other, good)
 	if err != nil || b.Session.Next() != signin.StepDone || !b.Session.PasskeyVerified {
 		t.Fatalf("%v, %v", b.Session.Next(), err)
@@ -395,7 +396,7 @@ func TestPasskeySession(t *testing.T) {
 		t.Errorf("passkey %+v", u.Passkeys[0])
 	}
 
-	again := func(spoil func(k *key) []byte) error {
+	again := func(spoil func(k *softkey.Key) []byte) error {
 		t.Helper()
 		b, err := r.SetSession(ctx, page, a.Session.ID, a.Token, signin.Request{Challenge: &signin.Challenge{Origin: origin}})
 		if err != nil {
@@ -408,19 +409,22 @@ func TestPasskeySession(t *testing.T) {
 		_, err = set(other, spoil(k))
 		return err
 	}
-	stranger := newKey(t)
-	stranger.id, stranger.handle, stranger.count = k.id, k.handle, 100
-	for name, spoil := range map[string]func(k *key) []byte{
-		"a copied key's counter": func(k *key) []byte { k.count = 5; return k.assert(t, outer.PublicKey, origin) },
-		"another origin":         func(k *key) []byte { k.count = 50; return k.assert(t, outer.PublicKey, "https://evil.example.org") },
-		"an unlocked key": func(k *key) []byte {
-			k.verified = false
-			defer func() { k.verified = true }()
-			return k.assert(t, outer.PublicKey, origin)
+	stranger := softkey.New(t)
+	stranger.ID, stranger.Handle, stranger.Count = k.ID, k.Handle, 100
+	for name, spoil := range map[string]func(k *softkey.Key) []byte{
+		"a copied key's counter": func(k *softkey.Key) []byte { k.Count = 5; return k.Assert(t, outer.PublicKey, origin) },
+		"another origin": func(k *softkey.Key) []byte {
+			k.Count = 50
+			return k.Assert(t, outer.PublicKey, "https://evil.example.org")
 		},
-		"another key": func(*key) []byte { return stranger.assert(t, outer.PublicKey, origin) },
-		"old answer":  func(*key) []byte { return good },
-		"no answer":   func(*key) []byte { return []byte("{}") },
+		"an unlocked key": func(k *softkey.Key) []byte {
+			k.Verified = false
+			defer func() { k.Verified = true }()
+			return k.Assert(t, outer.PublicKey, origin)
+		},
+		"another key": func(*softkey.Key) []byte { return stranger.Assert(t, outer.PublicKey, origin) },
+		"old answer":  func(*softkey.Key) []byte { return good },
+		"no answer":   func(*softkey.Key) []byte { return []byte("{}") },
 	} {
 		before := r.user(id).PasskeyFailures
 		err := again(spoil)
@@ -429,8 +433,8 @@ func TestPasskeySession(t *testing.T) {
 			t.Errorf("%s: %v, counted %d times", name, err, n)
 		}
 	}
-	k.count = 200
-	if err := again(func(k *key) []byte { return k.assert(t, outer.PublicKey, origin) }); err != nil {
+	k.Count = 200
+	if err := again(func(k *softkey.Key) []byte { return k.Assert(t, outer.PublicKey, origin) }); err != nil {
 		t.Error(err)
 	}
 	_, err = r.SetSession(ctx, page, a.Session.ID, a.Token, signin.Request{Challenge: &signin.Challenge{Origin: origin, Domain: "other.org"}})
@@ -447,13 +451,13 @@ func TestPasskeyLogin(t *testing.T) {
 	other, _ := r.instance(nil)
 	id, k := r.enrol("minnie")
 	r.person(func(c *domain.ImportHuman) { c.UserName, c.HashedPassword = "plain", cheap })
-	ask := func(name string) (signin.Ceremony, options) {
+	ask := func(name string) (signin.Ceremony, softkey.Options) {
 		t.Helper()
 		c, err := r.BeginLogin(ctx, origin, name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c, read(t, c.Options)
+		return c, softkey.Read(t, c.Options)
 	}
 	c, o := ask("minnie")
 	for _, name := range []string{"plain", "nobody"} {
@@ -465,11 +469,11 @@ func TestPasskeyLogin(t *testing.T) {
 		if len(c.Options) != len(fake.Options) {
 			t.Errorf("%s can be told from somebody with a passkey: %s beside %s", name, fake.Options, c.Options)
 		}
-		_, err := other.FinishLogin(ctx, page, fake.State, k.assert(t, fake.Options, origin))
+		_, err := other.FinishLogin(ctx, page, fake.State, k.Assert(t, fake.Options, origin))
 		wantError(t, err, domain.ErrPasskeyWrong)
 	}
-	k.count = 1
-	answer := k.assert(t, c.Options, origin)
+	k.Count = 1
+	answer := k.Assert(t, c.Options, origin)
 	a, err := other.FinishLogin(ctx, page, c.State, answer)
 	if err != nil || a.Session.Next() != signin.StepDone || a.Session.Person.ID != id {
 		t.Fatalf("%+v, %v", a.Session, err)
@@ -484,10 +488,10 @@ func TestPasskeyLogin(t *testing.T) {
 		t.Error("one ceremony began two sessions")
 	}
 	// An authenticator that counts nothing is no less bound to one session.
-	k.count = 0
+	k.Count = 0
 	id, k = r.enrol("mickey")
 	c, _ = ask("mickey")
-	answer = k.assert(t, c.Options, origin)
+	answer = k.Assert(t, c.Options, origin)
 	if a, err = r.FinishLogin(ctx, page, c.State, answer); err != nil || a.Session.Person.ID != id {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/handlers/signin"
+	"github.com/muster-id/muster/handlers/signin/softkey"
 )
 
 const goodPassword = "Correct-horse-7"
@@ -188,25 +189,25 @@ func TestRegisterPasskey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := read(t, c.Options)
+	o := softkey.Read(t, c.Options)
 	if o.RP.ID != "id.example.org" || o.Attestation != "none" || o.AuthenticatorSelection.UserVerification != "required" {
 		t.Errorf("options: %s", c.Options)
 	}
 	if strings.Contains(string(c.Options), id) || strings.Contains(c.State, code.Secret) {
 		t.Errorf("the options tell the authenticator the user's id: %s", c.Options)
 	}
-	finish := func(k *key, from string) error {
-		_, err := other.FinishPasskey(ctx, origin, id, code.ID, code.Secret, c.State, "My phone", k.register(t, c.Options, from))
+	finish := func(k *softkey.Key, from string) error {
+		_, err := other.FinishPasskey(ctx, origin, id, code.ID, code.Secret, c.State, "My phone", k.Register(t, c.Options, from))
 		return err
 	}
-	k := newKey(t)
+	k := softkey.New(t)
 	wantError(t, finish(k, "https://evil.example.org"), signin.ErrPasskeyRefused)
-	k.verified = false
+	k.Verified = false
 	wantError(t, finish(k, origin), signin.ErrPasskeyRefused)
-	k.verified = true
-	_, err = other.FinishPasskey(ctx, origin, id, code.ID, code.Secret, c.State[:len(c.State)-2]+"AA", "", k.register(t, c.Options, origin))
+	k.Verified = true
+	_, err = other.FinishPasskey(ctx, origin, id, code.ID, code.Secret, c.State[:len(c.State)-2]+"AA", "", k.Register(t, c.Options, origin))
 	wantError(t, err, signin.ErrCeremony)
-	_, err = other.FinishPasskey(ctx, origin, id, "other", code.Secret, c.State, "", k.register(t, c.Options, origin))
+	_, err = other.FinishPasskey(ctx, origin, id, "other", code.Secret, c.State, "", k.Register(t, c.Options, origin))
 	wantError(t, err, signin.ErrCeremony)
 
 	// Of many at once, one gets in: the code is good for one passkey.
@@ -215,7 +216,7 @@ func TestRegisterPasskey(t *testing.T) {
 	in := 0
 	for range 6 {
 		wg.Go(func() {
-			if finish(newKey(t), origin) == nil {
+			if finish(softkey.New(t), origin) == nil {
 				mu.Lock()
 				in++
 				mu.Unlock()
@@ -254,7 +255,7 @@ func TestPasskeyOriginsAndTime(t *testing.T) {
 		}
 	}
 	c, err := fixed.BeginPasskey(ctx, "http://evil", id, code.ID, code.Secret)
-	if err != nil || read(t, c.Options).RP.ID != "login.example.org" {
+	if err != nil || softkey.Read(t, c.Options).RP.ID != "login.example.org" {
 		t.Errorf("%s, %v", c.Options, err)
 	}
 	now = now.Add(6 * time.Minute)
