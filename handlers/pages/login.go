@@ -49,8 +49,13 @@ func gone(err error) bool {
 	return errors.Is(err, signin.ErrSessionMissing) || errors.Is(err, signin.ErrSessionToken)
 }
 
+// endedAlready reports whether ending a session was not needed: that of a
+// locked user opens nothing.
+func endedAlready(err error) bool { return gone(err) || errors.Is(err, domain.ErrUserNotActive) }
+
 // session is the visitor's. Without one, it is the zero Session and the cookie,
-// if there was one, is taken away.
+// if there was one, is taken away, as it is from who is locked since:
+// ErrUserNotActive, which fail has a page for.
 func (p *pages) session(v *visit) (signin.Session, error) {
 	held := v.credentials()
 	if held == (credentials{}) {
@@ -60,6 +65,9 @@ func (p *pages) session(v *visit) (signin.Session, error) {
 	if gone(err) {
 		p.remember(v, credentials{})
 		return signin.Session{}, nil
+	}
+	if errors.Is(err, domain.ErrUserNotActive) {
+		p.remember(v, credentials{})
 	}
 	if err == nil && x.Person.Org != "" {
 		v.org = x.Person.Org
@@ -147,7 +155,7 @@ func (p *pages) takePassword(v *visit) error {
 // enter puts a session in the place of the browser's former one.
 func (p *pages) enter(v *visit, a signin.Answer) error {
 	if old := v.credentials(); old != (credentials{}) && old.id != a.Session.ID {
-		if _, err := p.cfg.SignIn.DeleteSession(v.r.Context(), by, old.id, old.token); err != nil && !gone(err) {
+		if _, err := p.cfg.SignIn.DeleteSession(v.r.Context(), by, old.id, old.token); err != nil && !endedAlready(err) {
 			return err
 		}
 	}
@@ -188,23 +196,19 @@ func (p *pages) takeTOTP(v *visit) error {
 	case err == nil:
 		return p.enter(v, a)
 	case errors.Is(err, domain.ErrTOTPWrong):
+		// One wrong code too many has locked the user: then this is an error.
 		x, err := p.session(v)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if x.ID == "" { // that was one wrong code too many
-			return p.render(v, http.StatusForbidden, "state", p.locked(v))
+		case x.ID == "":
+			return v.redirect("/login")
 		}
 		return p.step(v, http.StatusUnprocessableEntity, x, &page{Problem: v.text.get("totp.wrong")})
-	case gone(err), errors.Is(err, domain.ErrUserNotActive), errors.Is(err, signin.ErrSessionChanged):
+	case gone(err), errors.Is(err, signin.ErrSessionChanged):
 		return v.redirect("/login")
 	}
 	return err
-}
-
-// locked tells somebody whose password was right that they are locked.
-func (p *pages) locked(v *visit) *page {
-	return &page{Tone: "bad", Heading: v.text.get("state.locked.title"), Lead: v.text.get("state.locked.text")}
 }
 
 // takeChange replaces the password.
@@ -236,7 +240,7 @@ func (p *pages) takeChange(v *visit) error {
 // logOut ends the session. Who has none is logged out as well.
 func (p *pages) logOut(v *visit) error {
 	if held := v.credentials(); held != (credentials{}) {
-		if _, err := p.cfg.SignIn.DeleteSession(v.r.Context(), by, held.id, held.token); err != nil && !gone(err) {
+		if _, err := p.cfg.SignIn.DeleteSession(v.r.Context(), by, held.id, held.token); err != nil && !endedAlready(err) {
 			return err
 		}
 		p.remember(v, credentials{})

@@ -155,8 +155,11 @@ func (p *pages) serve(h func(*visit) error) echo.HandlerFunc {
 			err = errForeign
 		} else {
 			r.Body = http.MaxBytesReader(e.Response(), r.Body, maxForm)
-			if err = r.ParseForm(); err == nil {
+			switch err = r.ParseForm(); {
+			case err == nil:
 				err = h(v)
+			case !isTooLarge(err):
+				err = errForm
 			}
 		}
 		if err == nil || e.Response().Committed {
@@ -166,14 +169,21 @@ func (p *pages) serve(h func(*visit) error) echo.HandlerFunc {
 	}
 }
 
-// errForeign refuses what another site's page has sent.
-var errForeign = domain.NewError(domain.KindPermissionDenied, "MUSTER-foreign", "Request comes from another site")
+var (
+	// errForeign refuses what another site's page has sent.
+	errForeign = domain.NewError(domain.KindPermissionDenied, "MUSTER-foreign", "Request comes from another site")
+	errForm    = domain.NewError(domain.KindInvalidArgument, "MUSTER-form", "Form cannot be read")
+)
 
 // fail shows an error that the page itself has no answer to.
 func (p *pages) fail(v *visit, err error) error {
 	status, reference := p.cfg.Fail(v.r.Context(), err)
 	s := &page{Tone: "bad"}
 	switch {
+	case errors.Is(err, domain.ErrUserNotActive):
+		// Whoever gets here has had the right password: they may know.
+		status = http.StatusForbidden
+		s.Heading, s.Lead = v.text.get("state.locked.title"), v.text.get("state.locked.text")
 	case errors.Is(err, errForeign):
 		s.Heading, s.Lead = v.text.get("error.foreign.title"), v.text.get("error.foreign.text")
 	case status == http.StatusNotFound || status == http.StatusMethodNotAllowed:
