@@ -75,9 +75,9 @@ func (s *Service) miss(ctx context.Context) error {
 	return domain.ErrPasswordWrong
 }
 
-// verify says whether plain is the user's password. It never takes less than a
-// hash of the house: without a password, and beside one of a cheaper kind, one
-// that nobody has is checked.
+// verify says whether plain is the user's password. It never takes much less
+// than a hash of the house: without a password, and beside a weak hash, which is
+// a cheap one, a password that nobody has is checked.
 func (s *Service) verify(ctx context.Context, u *domain.User, plain string) (bool, error) {
 	good := false
 	if u.Exists() && u.HasPassword {
@@ -85,7 +85,7 @@ func (s *Service) verify(ctx context.Context, u *domain.User, plain string) (boo
 		if good, err = s.verifyHash(ctx, u, plain); err != nil {
 			return false, err
 		}
-		if u.PasswordFormat == domain.HouseFormat && !password.NeedsRehash(u.PasswordHash) {
+		if !u.PasswordWeak {
 			return good, nil
 		}
 	}
