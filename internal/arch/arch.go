@@ -37,6 +37,7 @@ var rooms = map[string][]string{
 	"handlers":    {"domain", "eventstore", "projections", "consumers", "importer", "migrations", "proto"},
 	"cmd":         {anything},
 	"scripts":     {"internal"},
+	"examples":    {"domain", "eventstore", "consumers", "migrations", "internal"},
 }
 
 // internals says the same for packages below internal, where it differs from
