@@ -63,9 +63,12 @@ func (s *Service) checkPassword(ctx context.Context, u *domain.User, plain strin
 // checked: by a rehash of the same password, or by another one's.
 var errOtherHash = errors.New("signin: another hash than the one that was checked")
 
-// miss counts a guess at nobody's password. It costs a commit, as a guess at
-// somebody's does.
+// miss counts a guess at nobody's password. It costs a look at a stream and a
+// commit, as a guess at somebody's does.
 func (s *Service) miss(ctx context.Context) error {
+	if _, err := s.load(ctx, noID); err != nil {
+		return err
+	}
 	_, err := s.cfg.Store.Pool().Exec(ctx, `
 		INSERT INTO signin_misses (day, count) VALUES ($1, 1) ON CONFLICT (day) DO UPDATE SET count = signin_misses.count + 1`,
 		s.cfg.Now().UTC().Truncate(24*time.Hour))

@@ -1,6 +1,7 @@
 package signin
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -436,21 +437,19 @@ func (s *Service) search(ctx context.Context, by Caller, known string, c Checks)
 		}
 		id = owner
 	}
-	if id == "" {
-		id = "-" // nobody's; it is looked for as anybody would be
-	}
-	u, err := s.load(ctx, id)
-	if err != nil {
+	u, err := s.load(ctx, cmp.Or(id, noID))
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if by.Org != "" && u.Exists() && u.Org != by.Org {
-		return domain.NewUser("", ""), nil // somebody else's is nobody
-	}
-	if !u.Exists() {
-		u.ID = ""
+	case id == "", !u.Exists(), by.Org != "" && u.Org != by.Org: // somebody else's is nobody
+		return domain.NewUser("", ""), nil
 	}
 	return u, nil
 }
+
+// noID is looked for in the name of who does not exist, as anybody would be.
+// What is found does not matter: it may be somebody's, who is not meant.
+const noID = "-"
 
 func moment(t time.Time) *time.Time {
 	if t.IsZero() {

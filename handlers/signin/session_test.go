@@ -54,6 +54,13 @@ func TestLogInAndOut(t *testing.T) {
 	}
 	_, err := r.CreateSession(ctx, page, withPassword("nobody", goodPassword))
 	wantError(t, err, domain.ErrPasswordWrong)
+	// The id that is looked for in nobody's name may be somebody's.
+	r.person(func(c *domain.ImportHuman) { c.UserID, c.UserName, c.Password = "-", "dash", goodPassword })
+	_, err = r.CreateSession(ctx, page, withPassword("nobody", goodPassword))
+	wantError(t, err, domain.ErrPasswordWrong)
+	if x, err := r.CreateSession(ctx, page, signin.Request{}); err != nil || x.Session.Person.ID != "" || x.Session.Next() != signin.StepUser {
+		t.Errorf("a session of nobody is %q's: %v", x.Session.Person.ID, err)
+	}
 	_, err = r.CreateSession(ctx, page, signin.Request{Checks: signin.Checks{LoginName: ptr("nobody")}})
 	wantError(t, err, signin.ErrUserMissing)
 	_, err = r.CreateSession(ctx, page, signin.Request{Checks: signin.Checks{Password: ptr(goodPassword)}})
