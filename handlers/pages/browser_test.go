@@ -327,4 +327,5 @@ func TestInABrowser(t *testing.T) {
 			t.Error("the address is not confirmed")
 		}
 	})
+	run("everybody can use the pages", "", func(t *testing.T, b *tab) { everybodyCanUse(t, s, b) })
 }
