@@ -53,6 +53,21 @@ test/mutants: ## show that test/hostile catches wrong logs, each within DURATION
 	@scripts/setup-postgres.sh
 	go run -tags mutant ./internal/hostile/run -duration $(DURATION) -seed $(SEED) -round 3s -logs mutants
 
+# EVENTS is about how many are imported, PAUSE how long a disturbance waits for
+# the next.
+EVENTS ?= 100000
+PAUSE ?= 1s
+
+.PHONY: test/chaos
+test/chaos: build ## kill consumers, instances, JetStream nodes and the mail server while EVENTS are imported
+	@if [ -z "$${DATABASE_URL:-}" ]; then scripts/setup-postgres.sh; fi && \
+	go build -o bin/chaos ./internal/chaos/run && bin/chaos -events $(EVENTS) -pause $(PAUSE) -seed $(SEED)
+
+.PHONY: screenshots
+screenshots: ## write a picture of every page, light and dark, into docs/screenshots/
+	@scripts/setup-test.sh >/dev/null
+	MUSTER_SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 -run '^TestScreenshots$$' ./handlers/pages
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## look for what the compiler lets pass
 	$(GOLANGCI_LINT) run ./...

@@ -20,6 +20,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/muster-id/muster/internal/chaos"
 	"github.com/muster-id/muster/internal/cluster"
 	"github.com/muster-id/muster/internal/pgtest"
 )
@@ -27,6 +28,7 @@ import (
 // TestMain lets the test's own binary be muster, so that it can be killed.
 func TestMain(m *testing.M) {
 	cluster.Child()
+	chaos.Child()
 	if os.Getenv("MUSTER_TEST_BE_MUSTER") != "" {
 		main()
 		os.Exit(0)

@@ -46,6 +46,7 @@ var rooms = map[string][]string{
 var internals = map[string][]string{
 	"pgtest":  {"migrations"},
 	"bench":   {anything},
+	"chaos":   {"eventstore", "consumers"},
 	"hostile": {"eventstore", "migrations"},
 }
 

@@ -46,6 +46,8 @@ type Config struct {
 	Node []string
 	// DatabaseURL is the PostgreSQL. Default: one that Start starts.
 	DatabaseURL string
+	// Nodes is how many JetStream nodes there are, 1 or 3. Default: 3.
+	Nodes int
 	// HTTPPorts, of two instances, and NATSPorts, of three nodes, are where to
 	// listen. Default: free ones.
 	HTTPPorts, NATSPorts []int
@@ -60,7 +62,17 @@ type Cluster struct {
 	// Token is an administrator's, NATSURL names all nodes.
 	Token, NATSURL, DatabaseURL string
 
+	shared   string           // the instances' data folder
 	database *pgserver.Server // nil when it is somebody else's
+}
+
+// KeyFile is what the instances seal with.
+func (c *Cluster) KeyFile() string { return filepath.Join(c.shared, "keys.json") }
+
+// NewProcess is a further process beside a cluster's, which ends with its
+// standard input or on SIGTERM. It is not started.
+func NewProcess(name string, command, env []string, log io.Writer) *Process {
+	return &Process{Name: name, command: command, env: env, log: &lines{w: log}, ready: func(context.Context) error { return nil }}
 }
 
 // Process is one of a cluster's processes. Its methods are for one goroutine
@@ -129,6 +141,9 @@ func start(ctx context.Context, cfg Config, fresh string) (_ *Cluster, err error
 	}
 	if len(cfg.NATSPorts) == 0 {
 		cfg.NATSPorts = free[2:5]
+		if cfg.Nodes == 1 {
+			cfg.NATSPorts, routePorts = free[2:3], nil
+		}
 	}
 	if c.DatabaseURL == "" {
 		c.database, err = pgserver.Start(ctx, pgserver.Config{DataDir: filepath.Join(cfg.Dir, "postgres"), Restart: true, Logger: slog.New(slog.DiscardHandler)})
@@ -141,12 +156,17 @@ func start(ctx context.Context, cfg Config, fresh string) (_ *Cluster, err error
 	var urls, routes []string
 	for i, port := range cfg.NATSPorts {
 		urls = append(urls, "nats://127.0.0.1:"+strconv.Itoa(port))
-		routes = append(routes, "nats://127.0.0.1:"+strconv.Itoa(routePorts[i]))
+		if len(routePorts) > i {
+			routes = append(routes, "nats://127.0.0.1:"+strconv.Itoa(routePorts[i]))
+		}
 	}
 	c.NATSURL = strings.Join(urls, ",")
 	for i, url := range urls {
-		n := node{Name: "nats-" + strconv.Itoa(i+1), Port: cfg.NATSPorts[i], RoutePort: routePorts[i], Routes: routes,
+		n := node{Name: "nats-" + strconv.Itoa(i+1), Port: cfg.NATSPorts[i], Routes: routes,
 			Store: filepath.Join(fresh, "nats-"+strconv.Itoa(i+1))}
+		if len(routes) > 0 {
+			n.RoutePort = routePorts[i]
+		}
 		p := &Process{Name: n.Name, URL: url, command: cfg.Node, env: append(os.Environ(), nodeEnv+"="+n.encode()), log: log, ready: func(ctx context.Context) error {
 			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", strings.TrimPrefix(url, "nats://"))
 			if err != nil {
@@ -163,11 +183,11 @@ func start(ctx context.Context, cfg Config, fresh string) (_ *Cluster, err error
 		return nil, err
 	}
 
-	shared := filepath.Join(cfg.Dir, "muster")
+	c.shared = filepath.Join(cfg.Dir, "muster")
 	for i, port := range cfg.HTTPPorts {
 		address := "127.0.0.1:" + strconv.Itoa(port)
 		p := &Process{Name: "muster-" + strconv.Itoa(i+1), URL: "http://" + address, command: append(slices.Clone(cfg.Muster), "serve"), log: log, ready: healthy("http://" + address)}
-		p.env = append(os.Environ(), "DATABASE_URL="+c.DatabaseURL, "MUSTER_DATA_DIR="+shared, "MUSTER_LISTEN="+address,
+		p.env = append(os.Environ(), "DATABASE_URL="+c.DatabaseURL, "MUSTER_DATA_DIR="+c.shared, "MUSTER_LISTEN="+address,
 			"MUSTER_ADMIN_TOKEN="+c.Token, "MUSTER_NATS_URL="+c.NATSURL, "MUSTER_GRACE=3s")
 		p.env = append(p.env, cfg.Env...)
 		c.Instances = append(c.Instances, p)

@@ -55,7 +55,9 @@ func runNode(text string) error {
 	}
 	opts := &server.Options{
 		ServerName: n.Name, Host: "127.0.0.1", Port: n.Port, JetStream: true, StoreDir: n.Store, NoSigs: true, NoLog: true,
-		Cluster: server.ClusterOpts{Name: "muster", Host: "127.0.0.1", Port: n.RoutePort},
+	}
+	if len(n.Routes) > 0 {
+		opts.Cluster = server.ClusterOpts{Name: "muster", Host: "127.0.0.1", Port: n.RoutePort}
 	}
 	for _, r := range n.Routes {
 		u, err := url.Parse(r)
