@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/eventstore"
@@ -55,30 +54,8 @@ func benchRebuild(ctx context.Context, b *bench) error {
 	defer ended.Wait()
 	defer stop()
 
-	// Four callers, as many as the lanes and the projections leave room for.
 	began := time.Now()
-	var group errgroup.Group
-	const callers, each = 4, 500
-	for range callers {
-		group.Go(func() error {
-			for done := 0; done < b.users/callers; done += each {
-				as := make([]eventstore.Append, each)
-				for i := range as {
-					var err error
-					if as[i], err = linked(serial.Add(1)); err != nil {
-						return err
-					}
-				}
-				for _, o := range store.AppendMany(ctx, as) {
-					if o.Err != nil {
-						return o.Err
-					}
-				}
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
+	if err := fillWith(ctx, store, b.users, linked); err != nil {
 		return err
 	}
 	took := time.Since(began)
