@@ -199,11 +199,11 @@ func TestNoLockout(t *testing.T) {
 	ctx := context.Background()
 	r := newRig(t, func(c *signin.Config) { c.Lockout = 0 })
 	id, _ := r.person(func(c *domain.ImportHuman) { c.HashedPassword = cheap })
-	for range 12 {
+	for range 6 {
 		_, err := r.CreateSession(ctx, page, withPassword("minnie", "wrong"))
 		wantError(t, err, domain.ErrPasswordWrong)
 	}
-	if u := r.user(id); u.State != domain.StateActive || u.PasswordFailures != 12 {
+	if u := r.user(id); u.State != domain.StateActive || u.PasswordFailures != 6 {
 		t.Errorf("state %v after %d failures", u.State, u.PasswordFailures)
 	}
 }
