@@ -233,8 +233,8 @@ func (s *Service) usePasskey(ctx context.Context, rp *webauthn.WebAuthn, u *doma
 	return u, verified, err
 }
 
-// answered judges an answer by itself; nil is a bad one. A counter that did not
-// go on is a copy of the key: it is a bad one too.
+// answered judges an answer by itself; nil is a bad one. Whether the counter went
+// on is judged with the user's state.
 func (s *Service) answered(rp *webauthn.WebAuthn, u *domain.User, session webauthn.SessionData, response []byte) (*webauthn.Credential, bool) {
 	if len(response) > maxResponse {
 		return nil, false
@@ -248,7 +248,7 @@ func (s *Service) answered(rp *webauthn.WebAuthn, u *domain.User, session webaut
 		return nil, false
 	}
 	used, err := rp.ValidateLogin(h, session, parsed)
-	if err != nil || used.Authenticator.CloneWarning {
+	if err != nil {
 		return nil, false
 	}
 	return used, parsed.Response.AuthenticatorData.Flags.UserVerified()
