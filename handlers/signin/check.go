@@ -41,7 +41,7 @@ func (s *Service) checkPassword(ctx context.Context, u *domain.User, plain strin
 			return u, err
 		}
 		judged := u.PasswordHash
-		u, _, err = s.change(ctx, u.ID, func(u *domain.User, _ time.Time) (domain.Decision, error) {
+		u, err = s.change(ctx, u.ID, func(u *domain.User, _ time.Time) (domain.Decision, error) {
 			if u.PasswordHash != judged {
 				return domain.Decision{}, errOtherHash
 			}
@@ -127,7 +127,7 @@ func (s *Service) rehash(u *domain.User, plain string) {
 	s.later.run(func(ctx context.Context) {
 		hash, err := s.cfg.Passwords.Hash(ctx, plain)
 		if err == nil {
-			_, _, err = s.change(ctx, id, func(u *domain.User, _ time.Time) (domain.Decision, error) {
+			_, err = s.change(ctx, id, func(u *domain.User, _ time.Time) (domain.Decision, error) {
 				if u.PasswordHash != old {
 					return domain.Decision{}, nil // somebody was faster, or it is another password
 				}
@@ -143,7 +143,7 @@ func (s *Service) rehash(u *domain.User, plain string) {
 
 // checkTOTP checks a code of the second factor.
 func (s *Service) checkTOTP(ctx context.Context, u *domain.User, code string) (*domain.User, error) {
-	u, _, err := s.change(ctx, u.ID, func(u *domain.User, at time.Time) (domain.Decision, error) {
+	u, err := s.change(ctx, u.ID, func(u *domain.User, at time.Time) (domain.Decision, error) {
 		if !u.HasTOTP {
 			return domain.Decision{}, domain.ErrTOTPMissing
 		}
@@ -217,7 +217,7 @@ func (s *Service) checkPasskey(ctx context.Context, u *domain.User, x *Session, 
 // usePasskey judges an answer to a ceremony and appends the verdict.
 func (s *Service) usePasskey(ctx context.Context, rp *webauthn.WebAuthn, u *domain.User, session webauthn.SessionData, response []byte) (*domain.User, bool, error) {
 	used, verified := s.answered(rp, u, session, response)
-	u, _, err := s.change(ctx, u.ID, func(u *domain.User, _ time.Time) (domain.Decision, error) {
+	u, err := s.change(ctx, u.ID, func(u *domain.User, _ time.Time) (domain.Decision, error) {
 		if used == nil {
 			return u.CheckedPasskey(false, nil, 0, s.cfg.Lockout)
 		}

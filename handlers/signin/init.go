@@ -28,7 +28,7 @@ func typed(code string) string {
 // ErrUserNotActive, or ErrCodeInvalid because of ErrCodeExpired, ErrCodeUsedUp
 // or ErrCodeWrong (errors.Is finds both).
 func (s *Service) CheckInitialization(ctx context.Context, userID, code string) (Person, error) {
-	u, _, err := s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
+	u, err := s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
 		return u.CheckInitialization(typed(code), at)
 	})
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Service) Initialize(ctx context.Context, userID, code, plain string) (P
 	case !p.HasPassword:
 		return Person{}, ErrPasswordMissing
 	}
-	u, _, err := s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
+	u, err := s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
 		return u.Initialize(typed(code), hash, at)
 	})
 	if err != nil {
@@ -85,7 +85,7 @@ func (s *Service) ResendInitialization(ctx context.Context, userID string) error
 	if err != nil {
 		return err
 	}
-	_, _, err = s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
+	_, err = s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
 		switch {
 		case !u.Exists():
 			return domain.Decision{}, domain.ErrAlreadyInitial
@@ -102,7 +102,7 @@ func (s *Service) ResendInitialization(ctx context.Context, userID string) error
 // VerifyEmail uses the code of a mail that asks whether the address is the
 // user's. Errors as those of CheckInitialization.
 func (s *Service) VerifyEmail(ctx context.Context, userID, code string) (Person, error) {
-	u, _, err := s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
+	u, err := s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
 		return u.VerifyEmail(typed(code), at)
 	})
 	if err != nil {

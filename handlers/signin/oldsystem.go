@@ -255,7 +255,7 @@ func (s *Service) takePassword(ctx context.Context, u *domain.User, plain string
 		}
 	}
 	asked := u.OldSystem
-	u, _, err = s.change(ctx, u.ID, func(u *domain.User, _ time.Time) (domain.Decision, error) {
+	u, err = s.change(ctx, u.ID, func(u *domain.User, _ time.Time) (domain.Decision, error) {
 		switch {
 		case u.HasPassword || u.OldSystem != asked:
 			return domain.Decision{}, errOtherHash

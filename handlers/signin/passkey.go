@@ -127,7 +127,7 @@ func (s *Service) CheckPasskeyLink(ctx context.Context, userID, codeID, code str
 }
 
 func (s *Service) checkPasskeyLink(ctx context.Context, userID, codeID, code string) (*domain.User, error) {
-	u, _, err := s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
+	u, err := s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
 		return u.CheckPasskeyCode(codeID, code, at)
 	})
 	return u, err
@@ -201,7 +201,7 @@ func (s *Service) FinishPasskey(ctx context.Context, origin, userID, codeID, cod
 		return Person{}, err
 	}
 	passkey.Name = name
-	u, _, err = s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
+	u, err = s.change(ctx, userID, func(u *domain.User, at time.Time) (domain.Decision, error) {
 		for _, p := range u.Passkeys {
 			if bytes.Equal(p.CredentialID, passkey.CredentialID) {
 				return domain.Decision{}, ErrPasskeyKnown

@@ -259,7 +259,7 @@ func (s *Service) ChangePassword(ctx context.Context, by Caller, id, token, plai
 	} else if same {
 		return Session{}, domain.ErrPasswordSame
 	}
-	u, _, err := s.change(ctx, x.Person.ID, func(u *domain.User, _ time.Time) (domain.Decision, error) {
+	u, err := s.change(ctx, x.Person.ID, func(u *domain.User, _ time.Time) (domain.Decision, error) {
 		return u.SetPassword(hash, false)
 	})
 	if err != nil {

@@ -137,7 +137,9 @@ func TestLogInAndOut(t *testing.T) {
 	wantError(t, err, signin.ErrSessionMissing)
 
 	c.add(26 * time.Hour)
-	a, err = r.CreateSession(ctx, page, withPassword("minnie", goodPassword))
+	if a, err = r.CreateSession(ctx, page, withPassword("minnie", goodPassword)); err != nil {
+		t.Fatal(err)
+	}
 	var rows int
 	if err := r.store.Pool().QueryRow(ctx, `SELECT count(*) FROM sessions`).Scan(&rows); err != nil || rows != 1 {
 		t.Errorf("%d sessions are left, %v", rows, err)
@@ -439,6 +441,10 @@ func TestPasskeySession(t *testing.T) {
 		if n := r.user(id).PasskeyFailures - before; err == nil || n != 1 {
 			t.Errorf("%s: %v, counted %d times", name, err, n)
 		}
+		// A ceremony that was answered wrongly has been answered.
+		k.Count = 60
+		_, err = set(r.Service, k.Assert(t, outer.PublicKey, origin))
+		wantError(t, err, signin.ErrNoChallenge)
 	}
 	k.Count = 200
 	if err := again(func(k *softkey.Key) []byte { return k.Assert(t, outer.PublicKey, origin) }); err != nil {

@@ -188,34 +188,33 @@ const attempts = 10
 // change loads a user, lets decide judge, and appends what it decided. A
 // decision that comes with an error is appended first: it is what counts the
 // failure. The user that is returned has the decision applied.
-func (s *Service) change(ctx context.Context, id string, decide func(u *domain.User, at time.Time) (domain.Decision, error)) (*domain.User, eventstore.Result, error) {
+func (s *Service) change(ctx context.Context, id string, decide func(u *domain.User, at time.Time) (domain.Decision, error)) (*domain.User, error) {
 	for range attempts {
 		u, err := s.load(ctx, id)
 		if err != nil {
-			return nil, eventstore.Result{}, err
+			return nil, err
 		}
-		r, err := s.append(ctx, u, decide)
+		err = s.append(ctx, u, decide)
 		if faster := (*eventstore.SequenceError)(nil); errors.As(err, &faster) {
 			continue
 		}
-		return u, r, err
+		return u, err
 	}
-	return nil, eventstore.Result{}, ErrBusy
+	return nil, ErrBusy
 }
 
 // append takes one decision about u and appends it.
-func (s *Service) append(ctx context.Context, u *domain.User, decide func(u *domain.User, at time.Time) (domain.Decision, error)) (eventstore.Result, error) {
+func (s *Service) append(ctx context.Context, u *domain.User, decide func(u *domain.User, at time.Time) (domain.Decision, error)) error {
 	at := s.cfg.Now()
 	d, verdict := decide(u, at)
 	if len(d.Events) == 0 {
-		return eventstore.Result{}, verdict
+		return verdict
 	}
-	r, err := s.cfg.Store.Append(ctx, access.NewAppend(d, Actor, at))
-	if err != nil {
-		return r, err
+	if _, err := s.cfg.Store.Append(ctx, access.NewAppend(d, Actor, at)); err != nil {
+		return err
 	}
 	for _, e := range d.Events {
 		u.Apply(e)
 	}
-	return r, verdict
+	return verdict
 }
