@@ -11,7 +11,9 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -60,17 +62,31 @@ type tab struct {
 // newTab opens one, in a language ("" is the browser's own).
 func newTab(t *testing.T, browser context.Context, language string) *tab {
 	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
+	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(func(event any) { complain(t, event) }))
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, 4*time.Minute)
 	t.Cleanup(cancel)
 	b := &tab{t, ctx}
+	call(b, log.Enable, cdp.Empty{})
 	b.do(chromedp.EmulateViewport(1100, 820))
 	if language != "" {
 		call(b, network.Enable, network.EnableParams{})
 		call(b, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{Headers: network.Headers{"Accept-Language": language}})
 	}
 	return b
+}
+
+// complain fails the test when a page breaks its own policy, or its script ends
+// in an error.
+func complain(t *testing.T, event any) {
+	switch e := event.(type) {
+	case *log.EventEntryAdded:
+		if e.Entry.Source == log.EntrySourceSecurity || strings.Contains(e.Entry.Text, "Security Policy") {
+			t.Errorf("the browser says: %s %s", e.Entry.Text, e.Entry.URL)
+		}
+	case *runtime.EventExceptionThrown:
+		t.Errorf("the page's script: %+v", e.ExceptionDetails)
+	}
 }
 
 func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {

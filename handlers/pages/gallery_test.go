@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -207,15 +206,15 @@ func (b *tab) judge(axe, options string) (held int, violations []violation) {
 // everybodyCanUse has axe-core look at every page: by all of its rules in the
 // light theme, by that of contrast, which is all that differs, in the dark one.
 func everybodyCanUse(t *testing.T, s *site, b *tab) {
-	script := axe(t)
+	rules := axe(t)
 	for _, e := range gallery {
 		t.Run(e.name, func(t *testing.T) {
 			b := &tab{t, b.ctx}
 			b.theme("light")
 			e.show(b, s)
-			held, found := b.judge(script, `{resultTypes: ["violations"]}`)
+			held, found := b.judge(rules, `{resultTypes: ["violations"]}`)
 			b.theme("dark")
-			heldDark, foundDark := b.judge(script, `{resultTypes: ["violations"], runOnly: ["color-contrast"]}`)
+			heldDark, foundDark := b.judge(rules, `{resultTypes: ["violations"], runOnly: ["color-contrast"]}`)
 			if held < 10 || heldDark != 1 && len(foundDark) == 0 {
 				t.Errorf("axe-core has looked at hardly anything: %d rules hold, %d in the dark", held, heldDark)
 			}
@@ -226,6 +225,12 @@ func everybodyCanUse(t *testing.T, s *site, b *tab) {
 					t.Logf("%s (%s): %s", v.ID, v.Impact, v.Help)
 				}
 			}
+			// On the narrowest phone, nothing has to be pushed sideways.
+			b.do(chromedp.EmulateViewport(320, 640))
+			if wide := script[int](b, "document.documentElement.scrollWidth"); wide != 320 {
+				t.Errorf("on 320 pixels the page is %d wide", wide)
+			}
+			b.do(chromedp.EmulateViewport(1100, 820))
 			call(b, network.ClearBrowserCookies, cdp.Empty{})
 		})
 	}
@@ -242,9 +247,6 @@ func TestScreenshots(t *testing.T) {
 	s := start(t, nil)
 	chromium := browser(t)
 	for _, e := range gallery {
-		if only := os.Getenv("MUSTER_SCREENSHOTS_ONLY"); only != "" && !strings.Contains(e.name, only) {
-			continue
-		}
 		t.Run(e.name, func(t *testing.T) {
 			b := newTab(t, chromium, "")
 			e.show(b, s)
