@@ -113,6 +113,8 @@ type group struct {
 	leaseWake chan struct{} // cap 1: wakes the leaser
 	fatal     chan error    // cap 1
 
+	ahead *ahead // the reader's
+
 	// writes makes the statements on several of the group's rows follow each
 	// other: at once they could wait for each other. It is taken before mu.
 	writes sync.Mutex

@@ -13,6 +13,11 @@ import (
 // readLoop reads the log, once for all spans that have come equally far.
 func (g *group) readLoop(ctx context.Context) {
 	failed := 0
+	defer func() {
+		if g.ahead != nil {
+			<-g.ahead.done
+		}
+	}()
 	for ctx.Err() == nil {
 		if !g.waitForRoom(ctx) {
 			return
@@ -103,9 +108,12 @@ func (g *group) readRound(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	page, err := g.store.ReadPage(ctx, st.query)
+	page, err := g.readPage(ctx, st.query)
 	if err != nil {
 		return err
+	}
+	if st.alone && len(page.Events) > 0 {
+		g.readAhead(ctx, st.query, page.Through)
 	}
 	if page.Through <= st.query.After {
 		if st.alone {
@@ -132,6 +140,40 @@ func (g *group) readRound(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ahead is a page that is read while the one before it is written down and
+// handed out. Its fields may be read once done is closed.
+type ahead struct {
+	query eventstore.Query
+	page  eventstore.Page
+	err   error
+	done  chan struct{}
+}
+
+// readAhead begins to read the page behind one. Only the reader calls it.
+func (g *group) readAhead(ctx context.Context, q eventstore.Query, after eventstore.Position) {
+	q.After = after
+	a := &ahead{query: q, done: make(chan struct{})}
+	g.ahead = a
+	go func() {
+		defer close(a.done)
+		a.page, a.err = g.store.ReadPage(ctx, a.query)
+	}()
+}
+
+// readPage reads a page, or takes the one that was read ahead if it is that one
+// and has anything. Only the reader calls it.
+func (g *group) readPage(ctx context.Context, q eventstore.Query) (eventstore.Page, error) {
+	if a := g.ahead; a != nil {
+		g.ahead = nil
+		<-a.done
+		same := a.query.After == q.After && a.query.UpTo == q.UpTo && a.query.FirstSlice == q.FirstSlice && a.query.LastSlice == q.LastSlice
+		if same && a.err == nil && a.page.Through > q.After {
+			return a.page, nil
+		}
+	}
+	return g.store.ReadPage(ctx, q)
 }
 
 // waitForLog waits until the log is longer or the leases have changed.
