@@ -159,7 +159,7 @@ func requestID(r *http.Request) string {
 
 // exposed are the answer's headers that a browser's script may read.
 var exposed = strings.Join([]string{"Grpc-Status", "Grpc-Message", "Grpc-Status-Details-Bin", "X-Request-Id",
-	positionHeader, positionTokenHeader, throughHeader, changeHeader, "Location", "WWW-Authenticate"}, ", ")
+	positionHeader, positionTokenHeader, throughHeader, nextPageHeader, changeHeader, "Location", "WWW-Authenticate"}, ", ")
 
 // cors sets the headers for browsers on an allowed origin, and reports whether
 // the request was a preflight, which wants nothing more.
@@ -282,7 +282,7 @@ func (s *server) mayEnter(ctx context.Context, token access.Token, org string) e
 		return err
 	case !exists:
 		return access.ErrNoOrg
-	case org != token.Org && token.Role != access.IAMOwner:
+	case org != token.Org && !token.Role.AnyOrganisation():
 		return access.ErrNoMembership
 	}
 	return nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,14 +47,27 @@ const (
 
 var (
 	errStreams = domain.NewError(domain.KindResourceExhausted, "MUSTER-streams", "Too many event streams are open")
-	errTypes   = domain.NewError(domain.KindInvalidArgument, "MUSTER-types", "At most 100 types of events can be chosen")
+	// errType goes on with the type that was asked for.
+	errType  = domain.NewError(domain.KindInvalidArgument, "MUSTER-type", "There is no such type of event: ")
+	errTypes = domain.NewError(domain.KindInvalidArgument, "MUSTER-types", "At most 100 types of events can be chosen")
 )
 
 // bindEvents serves the log to who may read the organisation's users. The
 // installation's owner may ask for all organisations.
 func (s *server) bindEvents() {
 	s.streams = make(chan struct{}, maxStreams)
-	s.echo.GET("/v1/events", s.plain(access.UserRead, func(e echo.Context, c *call) error {
+	s.serveOwn(endpoint{
+		verb: http.MethodGet, path: "/v1/events", permission: access.UserRead, answer: media{"application/x-ndjson", "text/event-stream"},
+		summary: "The organisation's events: a page of lines of JSON, or Server-Sent Events to who accepts text/event-stream",
+		parameters: []parameter{
+			{"after", "query", "The position behind which to begin: that of the last page's " + throughHeader + ".", aText},
+			limParameter,
+			{"types", "query", "Types of events, separated by commas; absent: all.", aText},
+			{"allOrganisations", "query", "Of every organisation; needs " + string(access.IAMWrite) + ".", aFlag},
+			{"Last-Event-ID", "header", "Where a stream of events goes on; takes precedence over after.", aText},
+			minParameter,
+		},
+	}, func(e echo.Context, c *call) error {
 		q, err := s.eventsQuery(e, c)
 		if err != nil {
 			return err
@@ -61,7 +76,7 @@ func (s *server) bindEvents() {
 			return s.streamEvents(e, c, q)
 		}
 		return s.pageEvents(e, c, q)
-	}))
+	})
 }
 
 // accepts reports whether a request names a media type among those it takes.
@@ -94,26 +109,40 @@ func (s *server) eventsQuery(e echo.Context, c *call) (eventstore.Query, error) 
 	}
 	for _, v := range e.QueryParams()["types"] {
 		for t := range strings.SplitSeq(v, ",") {
-			if t = strings.TrimSpace(t); t != "" {
-				q.Types = append(q.Types, t)
+			if t = strings.TrimSpace(t); t == "" {
+				continue
 			}
+			if len(q.Types) == maxTypes {
+				return q, errTypes
+			}
+			if !knownType(t) {
+				return q, noType(t)
+			}
+			q.Types = append(q.Types, t)
 		}
 	}
-	if len(q.Types) > maxTypes {
-		return q, errTypes
+	all, err := everyOrganisation(e, c)
+	if all {
+		q.Org = ""
 	}
-	if v := e.QueryParam("allOrganisations"); v != "" {
-		all, err := strconv.ParseBool(v)
-		switch {
-		case err != nil:
-			return q, errQuery
-		case all && !c.token.Role.May(access.IAMWrite):
-			return q, access.ErrNoPermission
-		case all:
-			q.Org = ""
-		}
+	return q, err
+}
+
+// knownType reports whether events of a type can be in the log: the domain's,
+// and the consumers' own.
+func knownType(name string) bool {
+	return name == consumers.TypeEventSkipped || slices.Contains(domain.EventTypes(), name)
+}
+
+// eventName is what a type's name looks like. What does not is not repeated in
+// an error: it may be anything.
+var eventName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.]{0,63}$`)
+
+func noType(name string) error {
+	if !eventName.MatchString(name) {
+		name = "?"
 	}
-	return q, nil
+	return domain.NewError(errType.Kind, errType.ID, errType.Message+name)
 }
 
 func (s *server) pageEvents(e echo.Context, c *call, q eventstore.Query) error {

@@ -351,6 +351,8 @@ func importCases() []importCase {
 		good("hash: Drupal 7", 3, hashed("$S$ErandomsaOpYrAZqwxGynirQbWYCb3ejW4BwGH81LJcOzbzeVd02")),
 		{name: "hash: bcrypt cut short", body: body(hashed("$2y$12$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o")), code: invalid, id: "USER-JDk4t"},
 		{name: "hash: argon2d", body: body(hashed("$argon2d$v=19$m=4096,t=3,p=1$cmFuZG9tc2FsdGlzaGFyZA$DYojYpnUWSMmTtrkVXyaNWVGxLmGe1n8VJBPDdFkbjU")), code: invalid, id: "USER-JDk4t"},
+		{name: "hash: a secret that nobody told", body: body(hashed("$muster-pepper$job$$2y$12$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o.jFh817Z6lwm")), code: invalid, id: "USER-JDk4t"},
+		{name: "hash: a job's secret by its full name", body: body(hashed("$muster-pepper$job:x$$2y$12$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o.jFh817Z6lwm")), code: invalid, id: "USER-JDk4t"},
 		{name: "hash: a good password beside garbage", body: body(map[string]string{"password": `"Secr3t!pass"`, "hashedPassword": `{"value":"garbage"}`}), code: invalid, id: "USER-JDk4t"},
 
 		// Passwords: the first rule that is broken, in the wire's order.

@@ -16,11 +16,21 @@ func (s *server) bindImports() {
 	if s.deps.Jobs == nil {
 		return
 	}
-	s.echo.GET("/v1/imports", s.plain(access.UserRead, s.listImports))
-	s.echo.GET("/v1/imports/:id", s.plain(access.UserRead, s.getImport))
-	s.echo.GET("/v1/imports/:id/failures", s.plain(access.UserRead, func(e echo.Context, c *call) error { return s.importAnswers(e, c, true) }))
-	s.echo.GET("/v1/imports/:id/answers", s.plain(access.UserRead, func(e echo.Context, c *call) error { return s.importAnswers(e, c, false) }))
-	s.echo.POST("/v1/imports/:id/_undo", s.plain(access.UserWrite, s.undoImport))
+	read := func(path, summary string, answer any, fn func(echo.Context, *call) error) {
+		s.serveOwn(endpoint{verb: http.MethodGet, path: "/v1/imports" + path, permission: access.UserRead, summary: summary, answer: answer}, fn)
+	}
+	type job struct {
+		Import importer.Job `json:"import"`
+	}
+	lines := media{"application/x-ndjson"}
+	read("", "The organisation's imports of many", listed[importer.Job]{}, s.listImports)
+	read("/:id", "One import of many", job{}, s.getImport)
+	read("/:id/failures", "The answers of the lines that failed", lines, func(e echo.Context, c *call) error { return s.importAnswers(e, c, true) })
+	read("/:id/answers", "The answers of all lines", lines, func(e echo.Context, c *call) error { return s.importAnswers(e, c, false) })
+	s.serveOwn(endpoint{
+		verb: http.MethodPost, path: "/v1/imports/:id/_undo", permission: access.UserWrite, answer: importer.Undone{},
+		summary: "Remove exactly the users that the import created and nobody has changed since",
+	}, s.undoImport)
 }
 
 // plain is the way of a call that has no message of the wire's.

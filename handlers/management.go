@@ -34,6 +34,12 @@ const (
 	positionTokenHeader = "Muster-Position-Token"
 	// minPositionHeader makes a read wait for a position, in either form.
 	minPositionHeader = "Muster-Min-Position"
+	// asOfHeader makes a read of one user look back, as the query's asOf does.
+	asOfHeader = "Muster-As-Of"
+	// pageHeader makes a list go on behind the answer whose nextPageHeader it
+	// repeats.
+	pageHeader     = "Muster-Page"
+	nextPageHeader = "Muster-Next-Page"
 )
 
 // management is the prefix of the service's full method names.
@@ -48,12 +54,25 @@ func (s *server) bindManagement() {
 	bind(s, management+"RemoveUser", access.UserWrite, s.removeUser)
 	bind(s, management+"ResendHumanInitialization", access.UserWrite, s.resendHumanInitialization)
 	s.bindReads()
+	const lines = "With lines of JSON: "
+	s.extras[management+"ImportHumanUser"] = []parameter{
+		keyParameter,
+		{"dryRun", "query", lines + "answer as if, and append nothing.", aFlag},
+		{"onConflict", "query", lines + "what becomes of a line whose user exists.", object{"type": "string", "enum": []string{"fail", "skip", "update"}, "default": "fail"}},
+		{"notify", "query", lines + "whether people are mailed.", object{"type": "string", "enum": []string{"none", "init"}, "default": "none"}},
+		{"jobId", "query", lines + "the job's id; the same again resumes it.", aText},
+		{"fromLine", "query", lines + "the number of the body's first line.", object{"type": "integer", "minimum": 1}},
+		{"verifyURL", "query", lines + "where the old system checks passwords of those who come without a hash.", aText},
+		{verifyHeader, "header", lines + "what goes along to verifyURL as Authorization.", aText},
+	}
 }
+
+func isBulkPath(path string) bool { return path == "/management/v1/users/human/_import" }
 
 // isBulk reports whether a request imports many: the import's URL with lines
 // of JSON.
 func isBulk(r *http.Request) bool {
-	if r.Method != http.MethodPost || r.URL.Path != "/management/v1/users/human/_import" {
+	if r.Method != http.MethodPost || !isBulkPath(r.URL.Path) {
 		return false
 	}
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))

@@ -19,19 +19,23 @@ var openAPIPage []byte
 //go:embed openapi.js
 var openAPIScript []byte
 
-// serveOpenAPI describes the REST routes, from the same descriptors that they
-// are served by, and shows the description as a page that needs nobody else.
+// serveOpenAPI describes the REST routes, from the same descriptors and
+// endpoints that they are served by, and shows the description as a page that
+// needs nobody else.
 func (s *server) serveOpenAPI() {
-	doc, err := json.Marshal(s.openAPI())
-	if err != nil {
+	var doc []byte
+	serve := func(path, summary, kind string, content *[]byte) {
+		name, _, _ := strings.Cut(kind, ";")
+		s.serve(endpoint{verb: http.MethodGet, path: path, summary: summary, answer: media{name}},
+			func(e echo.Context) error { return e.Blob(http.StatusOK, kind, *content) })
+	}
+	serve("/openapi.json", "This document", "application/json", &doc)
+	serve("/openapi", "This document as a page", "text/html; charset=utf-8", &openAPIPage)
+	serve("/openapi.js", "The page's script", "text/javascript; charset=utf-8", &openAPIScript)
+	var err error
+	if doc, err = json.Marshal(s.openAPI()); err != nil {
 		panic("handlers: describing the routes: " + err.Error()) // made of maps and texts only
 	}
-	serve := func(path, kind string, content []byte) {
-		s.echo.GET(path, func(e echo.Context) error { return e.Blob(http.StatusOK, kind, content) })
-	}
-	serve("/openapi.json", "application/json", doc)
-	serve("/openapi", "text/html; charset=utf-8", openAPIPage)
-	serve("/openapi.js", "text/javascript; charset=utf-8", openAPIScript)
 }
 
 type object = map[string]any
@@ -39,6 +43,14 @@ type object = map[string]any
 func (s *server) openAPI() object {
 	d := describer{schemas: object{}}
 	paths := object{}
+	add := func(path, verb string, operation object) {
+		item, _ := paths[path].(object)
+		if item == nil {
+			item = object{}
+			paths[path] = item
+		}
+		item[strings.ToLower(verb)] = operation
+	}
 	for _, m := range s.methods {
 		r, ok := routeOf(m)
 		if !ok {
@@ -48,12 +60,14 @@ func (s *server) openAPI() object {
 		for _, p := range r.params {
 			path = strings.Replace(path, ":"+p, "{"+p+"}", 1)
 		}
-		item, _ := paths[path].(object)
-		if item == nil {
-			item = object{}
-			paths[path] = item
+		op := d.operation(m, r, s.extras[m.FullName()])
+		if isBulkPath(r.path) {
+			withLines(op)
 		}
-		item[strings.ToLower(r.verb)] = d.operation(m, r)
+		add(path, r.verb, op)
+	}
+	for _, p := range s.endpoints {
+		add(documentPath(p.path), p.verb, p.object())
 	}
 	d.schemas["Error"] = object{
 		"type": "object", "description": "What every failed call answers: google.rpc.Status.", "required": []string{"code", "message"},
@@ -77,7 +91,14 @@ func (s *server) openAPI() object {
 // describer collects the schemas of the messages that it has met.
 type describer struct{ schemas object }
 
-func (d *describer) operation(m protoreflect.MethodDescriptor, r route) object {
+// withLines adds what the import's URL does with lines of JSON.
+func withLines(op object) {
+	lines := object{"description": "A person a line, and an answer a line, while the lines still arrive."}
+	op["requestBody"].(object)["content"].(object)["application/x-ndjson"] = lines
+	op["responses"].(object)["200"].(object)["content"].(object)["application/x-ndjson"] = lines
+}
+
+func (d *describer) operation(m protoreflect.MethodDescriptor, r route, extras []parameter) object {
 	service := string(m.Parent().FullName())
 	op := object{
 		"operationId": strings.ReplaceAll(string(m.FullName()), ".", "_"),
@@ -94,8 +115,7 @@ func (d *describer) operation(m protoreflect.MethodDescriptor, r route) object {
 		parameters = append(parameters, object{"name": p, "in": "path", "required": true, "schema": d.field(fields.ByName(protoreflect.Name(p)))})
 	}
 	if strings.HasPrefix(service, "zitadel.") {
-		parameters = append(parameters, object{"name": "x-zitadel-orgid", "in": "header", "schema": object{"type": "string"},
-			"description": "The organisation of the call; absent: the token's own."})
+		parameters = append(parameters, orgParameter.object())
 	}
 	if r.body {
 		op["requestBody"] = object{"required": true, "content": object{"application/json": object{"schema": d.reference(m.Input())}}}
@@ -106,6 +126,9 @@ func (d *describer) operation(m protoreflect.MethodDescriptor, r route) object {
 				parameters = append(parameters, object{"name": f.JSONName(), "in": "query", "schema": d.field(f)})
 			}
 		}
+	}
+	for _, p := range extras {
+		parameters = append(parameters, p.object())
 	}
 	op["parameters"] = parameters
 	return op

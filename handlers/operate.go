@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 	"strconv"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/muster-id/muster/eventstore"
 	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/projections"
+	userv1 "github.com/muster-id/muster/proto/zitadel/user/v1"
 )
 
 // What an operator does from the command line goes over HTTP as well, for the
@@ -47,39 +49,140 @@ func operatorsError(err error) error {
 
 // bindOperation serves the operator's calls.
 func (s *server) bindOperation() {
-	owner := func(fn func(echo.Context, *call) (any, error)) echo.HandlerFunc {
-		return s.plain(access.IAMWrite, func(e echo.Context, c *call) error {
-			v, err := fn(e, c)
-			if err != nil {
-				return operatorsError(err)
-			}
-			return writeJSON(e.Response(), v)
-		})
+	type named struct {
+		Name     string              `json:"name"`
+		Versions []projectionVersion `json:"versions"`
+		Rebuild  *RebuildProgress    `json:"rebuild,omitempty"`
 	}
-	s.echo.GET("/v1/projections", owner(s.listProjections))
-	s.echo.GET("/v1/projections/:name", owner(s.getProjection))
-	s.echo.GET("/v1/projections/:name/stopped", owner(s.listStopped))
-	s.echo.POST("/v1/projections/:name/_retry", owner(s.retryStopped))
+	type one struct {
+		Consumer consumerInfo `json:"consumer"`
+	}
+	type released struct {
+		Streams int `json:"streams"`
+	}
+	owner := func(verb, path, summary string, body, answer any, fn func(echo.Context, *call) (any, error), parameters ...parameter) {
+		s.serveOwn(endpoint{verb: verb, path: path, permission: access.IAMWrite, summary: summary, body: body, answer: answer, parameters: parameters},
+			answering(fn, operatorsError))
+	}
+	read := func(path, summary string, answer any, fn func(echo.Context, *call) (any, error), parameters ...parameter) {
+		owner(http.MethodGet, path, summary, nil, answer, fn, parameters...)
+	}
+	act := func(path, summary string, body, answer any, fn func(echo.Context, *call) (any, error)) {
+		owner(http.MethodPost, path, summary, body, answer, fn)
+	}
+	read("/v1/projections", "All versions of all read models", listed[projectionVersion]{}, s.listProjections)
+	read("/v1/projections/:name", "A read model's versions, and how far its rebuild is", named{}, s.getProjection)
+	read("/v1/projections/:name/stopped", "The streams whose rows stand still", listed[stoppedStream]{}, s.listStopped,
+		limParameter, parameter{"stream", "query", "Tell more of this stream alone.", aText})
+	act("/v1/projections/:name/_retry", "Apply a stopped stream's events again", streamRequest{}, struct{}{}, s.retryStopped)
 	if s.deps.Rebuilds != nil {
-		start := func(rollback bool) echo.HandlerFunc {
-			return owner(func(e echo.Context, c *call) (any, error) {
+		start := func(rollback bool) func(echo.Context, *call) (any, error) {
+			return func(e echo.Context, c *call) (any, error) {
 				if err := s.deps.Rebuilds.Start(e.Param("name"), rollback); err != nil {
 					return nil, err
 				}
 				return s.getProjection(e, c)
-			})
+			}
 		}
-		s.echo.POST("/v1/projections/:name/_rebuild", start(false))
-		s.echo.POST("/v1/projections/:name/_rollback", start(true))
+		act("/v1/projections/:name/_rebuild", "Build a read model anew beside the live version, then switch", nil, named{}, start(false))
+		act("/v1/projections/:name/_rollback", "Go back to the version before the live one", nil, named{}, start(true))
+		act("/v1/projections/_rebuild", "Build all read models anew, one after the other", nil, listed[projectionVersion]{}, func(e echo.Context, c *call) (any, error) {
+			if err := s.deps.Rebuilds.StartAll(); err != nil {
+				return nil, err
+			}
+			return s.listProjections(e, c)
+		})
 	}
 
-	s.echo.GET("/v1/consumers", owner(s.listConsumers))
-	s.echo.GET("/v1/consumers/:name", owner(s.getConsumer))
-	s.echo.GET("/v1/consumers/:name/parked", owner(s.listParked))
-	s.echo.POST("/v1/consumers/:name/_retry", owner(s.releaseParked((*consumers.Admin).Retry)))
-	s.echo.POST("/v1/consumers/:name/_release", owner(s.releaseParked((*consumers.Admin).Release)))
-	s.echo.POST("/v1/consumers/:name/_skip", owner(s.skipParked))
-	s.echo.POST("/v1/consumers/:name/_reset", owner(s.resetConsumer))
+	read("/v1/consumers", "All consumers", listed[consumerInfo]{}, s.listConsumers)
+	read("/v1/consumers/:name", "How far a consumer is", one{}, s.getConsumer)
+	read("/v1/consumers/:name/parked", "The streams that a consumer has put aside", listed[parkedStream]{}, s.listParked, limParameter)
+	act("/v1/consumers/:name/_retry", "Try a parked stream again, or all", streamRequest{}, released{}, s.releaseParked((*consumers.Admin).Retry))
+	act("/v1/consumers/:name/_release", "Drain a parked stream, or all", streamRequest{}, released{}, s.releaseParked((*consumers.Admin).Release))
+	act("/v1/consumers/:name/_skip", "Pass over the event at which a stream is parked, for a reason that is recorded", skipRequest{}, struct{}{}, s.skipParked)
+	act("/v1/consumers/:name/_reset", "Begin again behind a position: every effect since is repeated", resetRequest{}, struct{}{}, s.resetConsumer)
+}
+
+// What the calls take.
+type (
+	// streamRequest names a stream.
+	streamRequest struct {
+		Stream string `json:"stream"`
+	}
+	skipRequest struct {
+		Stream string `json:"stream"`
+		Reason string `json:"reason"`
+	}
+	resetRequest struct {
+		After *int64 `json:"after"`
+		Yes   bool   `json:"yes"`
+	}
+)
+
+// countOf is projections.Count on the wire.
+type countOf struct {
+	Org   string `json:"resourceOwner"`
+	State string `json:"state"`
+	Users int64  `json:"users"`
+}
+
+// counts is how many users there are, as of a position of the log.
+type counts struct {
+	Result   []countOf           `json:"result"`
+	Position eventstore.Position `json:"position"`
+	Updated  *time.Time          `json:"updated,omitempty"`
+}
+
+// bindCounts serves the numbers of a dashboard.
+func (s *server) bindCounts() {
+	s.serveOwn(endpoint{
+		verb: http.MethodGet, path: "/v1/counts", permission: access.UserRead, answer: counts{},
+		summary: "How many users the organisation has in each state",
+		parameters: []parameter{
+			{"allOrganisations", "query", "Of every organisation; needs " + string(access.IAMWrite) + ".", aFlag}, minParameter,
+		},
+	}, answering(s.countUsers, func(err error) error { return err }))
+}
+
+func (s *server) countUsers(e echo.Context, c *call) (any, error) {
+	ctx := e.Request().Context()
+	all, err := everyOrganisation(e, c)
+	if err != nil {
+		return nil, err
+	}
+	scope := projections.InOrg(c.org)
+	if all {
+		scope = projections.Everywhere()
+	}
+	if err := s.reach(ctx, c, usersModel); err != nil {
+		return nil, err
+	}
+	list, at, err := s.deps.Projections.Counts(ctx, scope)
+	if err != nil {
+		return nil, err
+	}
+	out := counts{Result: []countOf{}, Position: at.Position, Updated: moment(at.Time)}
+	for _, n := range list {
+		out.Result = append(out.Result, countOf{Org: n.Org, State: userv1.UserState(n.State).String(), Users: n.Users})
+	}
+	return out, nil
+}
+
+// everyOrganisation reads the query's allOrganisations, which only the
+// installation's owner may ask for.
+func everyOrganisation(e echo.Context, c *call) (bool, error) {
+	v := e.QueryParam("allOrganisations")
+	if v == "" {
+		return false, nil
+	}
+	all, err := strconv.ParseBool(v)
+	switch {
+	case err != nil:
+		return false, errQuery
+	case all && !c.token.Role.May(access.IAMWrite):
+		return false, access.ErrNoPermission
+	}
+	return all, nil
 }
 
 // readBody reads a call's JSON object into v; an empty body stands for {}.
@@ -249,9 +352,7 @@ func (s *server) listStopped(e echo.Context, _ *call) (any, error) {
 }
 
 func (s *server) retryStopped(e echo.Context, _ *call) (any, error) {
-	var req struct {
-		Stream string `json:"stream"`
-	}
+	var req streamRequest
 	if err := readBody(e, &req); err != nil {
 		return nil, err
 	}
@@ -318,16 +419,39 @@ func (r *Rebuilds) Start(name string, rollback bool) error {
 	if !known {
 		return errNoProjection
 	}
+	return r.start([]string{name}, rollback)
+}
+
+// StartAll begins a rebuild of every read model, one after the other; those
+// that are being rebuilt already are left alone. Error: that the service shuts
+// down.
+func (r *Rebuilds) StartAll() error {
+	var names []string
+	for _, m := range projections.Models() {
+		names = append(names, m.Name())
+	}
+	return r.start(names, false)
+}
+
+func (r *Rebuilds) start(names []string, rollback bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch p := r.last[name]; {
-	case r.closed:
+	if r.closed {
 		return errShutdown
-	case p != nil && p.Running:
-		return nil
 	}
-	r.last[name] = &RebuildProgress{Rollback: rollback, Running: true, Started: r.now().UTC()}
-	r.work.Go(func() { r.run(name, rollback) })
+	var begun []string
+	for _, name := range names {
+		if p := r.last[name]; p != nil && p.Running {
+			continue
+		}
+		r.last[name] = &RebuildProgress{Rollback: rollback, Running: true, Started: r.now().UTC()}
+		begun = append(begun, name)
+	}
+	r.work.Go(func() {
+		for _, name := range begun {
+			r.run(name, rollback)
+		}
+	})
 	return nil
 }
 
@@ -476,9 +600,7 @@ func (s *server) releaseParked(act func(*consumers.Admin, context.Context, strin
 }
 
 func (s *server) releaseOf(e echo.Context, name string, act func(*consumers.Admin, context.Context, string, string) (int, error)) (any, error) {
-	var req struct {
-		Stream string `json:"stream"`
-	}
+	var req streamRequest
 	if err := readBody(e, &req); err != nil {
 		return nil, err
 	}
@@ -495,10 +617,7 @@ func (s *server) skipParked(e echo.Context, c *call) (any, error) {
 }
 
 func (s *server) skipOf(e echo.Context, c *call, name string) (any, error) {
-	var req struct {
-		Stream string `json:"stream"`
-		Reason string `json:"reason"`
-	}
+	var req skipRequest
 	if err := readBody(e, &req); err != nil {
 		return nil, err
 	}
@@ -506,10 +625,7 @@ func (s *server) skipOf(e echo.Context, c *call, name string) (any, error) {
 }
 
 func (s *server) resetConsumer(e echo.Context, _ *call) (any, error) {
-	var req struct {
-		After *int64 `json:"after"`
-		Yes   bool   `json:"yes"`
-	}
+	var req resetRequest
 	if err := readBody(e, &req); err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/eventstore"
 	"github.com/muster-id/muster/handlers/access"
+	managementv1 "github.com/muster-id/muster/proto/zitadel/management/v1"
 )
 
 // until asks again and again until what is waited for has come.
@@ -93,6 +94,15 @@ func TestReadModelsOverHTTP(t *testing.T) {
 		return strings.HasSuffix(text, "(MUSTER-norollback)")
 	})
 
+	// All of them at once.
+	want(t, s.rest(t, "POST", "/v1/projections/_rebuild", ""), 200, 0, "")
+	for _, name := range []string{"users", "idp_links", "organisations"} {
+		until(t, "the rebuild of "+name, func() bool {
+			p, _ := s.rest(t, "GET", "/v1/projections/"+name, "").raw["rebuild"].(map[string]any)
+			return p["running"] == false && p["error"] == nil && p["from"] == 1.0
+		})
+	}
+
 	// An event of a later program stops its user's rows, and nobody else's.
 	_, err := s.store.Append(t.Context(), eventstore.Append{Stream: id, Org: "org-1", Actor: "test", Expected: eventstore.Any, At: time.Now(),
 		Events: []eventstore.NewEvent{{Type: "UserLocked", Schema: 99}}})
@@ -150,6 +160,17 @@ func TestTimeTravel(t *testing.T) {
 		if got := state(asOf); got != want {
 			t.Errorf("as of %q: %v, want %s", asOf, got, want)
 		}
+		for i, p := range protocols {
+			res, a := rpc[managementv1.GetUserByIDRequest, managementv1.GetUserByIDResponse](t, s, i, "/zitadel.management.v1.ManagementService/GetUserByID",
+				&managementv1.GetUserByIDRequest{Id: id}, "Muster-As-Of", asOf)
+			if got := res.GetUser().GetState().String(); a.Code != 0 || got != want {
+				t.Errorf("as of %q over %s: %v %s, want %s", asOf, p.name, a, got, want)
+			}
+		}
+	}
+	if _, a := rpc[managementv1.GetUserByIDRequest, managementv1.GetUserByIDResponse](t, s, 0, "/zitadel.management.v1.ManagementService/GetUserByID",
+		&managementv1.GetUserByIDRequest{Id: id}, "Muster-As-Of", "yesterday"); a.Code != 3 || a.id() != "MUSTER-asof" {
+		t.Errorf("as of nonsense: %v", a)
 	}
 	path := "/management/v1/users/" + id + "?asOf="
 	want(t, s.rest(t, "GET", path+"1", ""), 404, 5, "QUERY-Dfbg2")
@@ -322,7 +343,17 @@ func TestEventsInPages(t *testing.T) {
 	want(t, page("limit=0"), 400, 3, "MUSTER-query")
 	want(t, page("after=x"), 400, 3, "MUSTER-position")
 	want(t, page("after="+s.store.LogID().String()+".9.1"), 400, 9, "MUSTER-history")
-	want(t, page("types="+strings.Repeat("a,", 101)), 400, 3, "MUSTER-types")
+	want(t, page("types="+strings.Repeat("HumanAdded,", 101)), 400, 3, "MUSTER-types")
+	for typ, named := range map[string]string{"HumanAded": "HumanAded", "EventSkipped2": "EventSkipped2", "%27%20OR%201": "?", "b%00": "?"} {
+		a := page("types=HumanAdded," + typ)
+		want(t, a, 400, 3, "MUSTER-type")
+		if text := "There is no such type of event: " + named + " (MUSTER-type)"; a.Message != text {
+			t.Errorf("message %q, want %q", a.Message, text)
+		}
+	}
+	if a := page("types=HumanAded", "Accept-Language", "de"); a.Message != "Diese Art von Ereignis gibt es nicht: HumanAded (MUSTER-type)" {
+		t.Errorf("in German: %q", a.Message)
+	}
 	want(t, s.rest(t, "GET", "/v1/events", "", "Authorization", ""), 401, 16, "")
 }
 

@@ -95,10 +95,14 @@ type Deps struct {
 }
 
 type server struct {
-	deps    Deps
-	echo    *echo.Echo
-	limits  *limits
-	methods []protoreflect.MethodDescriptor
+	deps   Deps
+	echo   *echo.Echo
+	limits *limits
+	// methods are the wire's that are served; endpoints are the other routes,
+	// extras what the methods take beside their messages.
+	methods   []protoreflect.MethodDescriptor
+	endpoints []endpoint
+	extras    map[protoreflect.FullName][]parameter
 	// streams has one entry for each open stream of events.
 	streams chan struct{}
 	// unimplemented answers the methods that there are not.
@@ -126,7 +130,7 @@ func New(d Deps) http.Handler {
 		d.Ready = func(context.Context) error { return nil }
 	}
 	d.PublicURL = strings.TrimRight(d.PublicURL, "/")
-	s := &server{deps: d, echo: echo.New(), limits: newLimits(d.Rate, d.Burst, d.Now)}
+	s := &server{deps: d, echo: echo.New(), limits: newLimits(d.Rate, d.Burst, d.Now), extras: map[protoreflect.FullName][]parameter{}}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.answerError
 	s.echo.Use(s.around)
@@ -138,12 +142,13 @@ func New(d Deps) http.Handler {
 	s.bindAccess()
 	s.bindImports()
 	s.bindOperation()
+	s.bindCounts()
 	s.bindWebhooks()
 	s.bindEvents()
 	s.serveRPCTools()
 	s.serveOperation()
-	s.serveOpenAPI()
 	s.servePages()
+	s.serveOpenAPI() // describes what has been registered
 	if d.Extend != nil {
 		d.Extend(s.echo)
 	}
@@ -236,8 +241,11 @@ func (h health) Check(ctx context.Context, req *grpchealth.CheckRequest) (*grpch
 
 // serveOperation serves what watches the service rather than uses it.
 func (s *server) serveOperation() {
-	s.echo.GET("/healthz", func(e echo.Context) error { return e.String(http.StatusOK, "ok\n") })
-	s.echo.GET("/readyz", func(e echo.Context) error {
+	state := func(path, summary string, h echo.HandlerFunc) {
+		s.serve(endpoint{verb: http.MethodGet, path: path, summary: summary, answer: media{"text/plain"}}, h)
+	}
+	state("/healthz", "Whether the process runs", func(e echo.Context) error { return e.String(http.StatusOK, "ok\n") })
+	state("/readyz", "Whether the service should get calls", func(e echo.Context) error {
 		ctx, cancel := context.WithTimeout(e.Request().Context(), 2*time.Second)
 		defer cancel()
 		if err := s.deps.Ready(ctx); err != nil {
@@ -247,6 +255,6 @@ func (s *server) serveOperation() {
 		return e.String(http.StatusOK, "ready\n")
 	})
 	if s.deps.Metrics != nil {
-		s.echo.GET("/metrics", echo.WrapHandler(s.deps.Metrics))
+		state("/metrics", "Metrics in Prometheus' form", echo.WrapHandler(s.deps.Metrics))
 	}
 }

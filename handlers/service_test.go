@@ -15,6 +15,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,8 +25,10 @@ import (
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
+	"github.com/labstack/echo/v4"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/handlers"
 	"github.com/muster-id/muster/handlers/access"
 	managementv1 "github.com/muster-id/muster/proto/zitadel/management/v1"
@@ -129,6 +133,18 @@ func TestSearch(t *testing.T) {
 			t.Errorf("%s: %s of %v, want %s of %s", c.query, got, total, c.want, c.total)
 		}
 	}
+	// Pages that somebody who comes in does not move, over every protocol.
+	first := s.rest(t, "POST", "/management/v1/users/_search", `{"query":{"limit":2}}`)
+	s.add(t, with("userName", `"late"`))
+	page := first.Header.Get("Muster-Next-Page")
+	for i, p := range protocols {
+		res, a := rpc[managementv1.ListUsersRequest, managementv1.ListUsersResponse](t, s, i, "/zitadel.management.v1.ManagementService/ListUsers",
+			&managementv1.ListUsersRequest{Query: &zitadelv1.ListQuery{Limit: 2}}, "Muster-Page", page)
+		if len(res.GetResult()) != 1 || res.GetResult()[0].GetUserName() != "carol" || a.Header.Get("Muster-Next-Page") != "" {
+			t.Errorf("%s: the second page: %v %v", p.name, res, a)
+		}
+	}
+	want(t, s.rest(t, "POST", "/management/v1/users/_search", `{}`, "Muster-Page", "x"), 400, 3, "MUSTER-searchpage")
 	for query, id := range map[string]string{
 		`{"queries":[{}]}`:                    "",
 		`{"query":{"limit":1001}}`:            "QUERY-4M0fs",
@@ -293,7 +309,7 @@ func TestRolesAndOrganisations(t *testing.T) {
 				} else {
 					want(t, call(mine, ""), 403, 7, "AUTH-5mWD2")
 				}
-				if role != access.IAMOwner {
+				if !everywhere[role] {
 					want(t, call(theirs, "org-2"), 404, 5, "AUTHZ-cdgFk")
 					if a := call(theirs, ""); strings.Contains(c.path, "%s") && role.May(c.permission) && (a.HTTP != 404 || a.Code != 5) {
 						t.Errorf("another's user: %d: %s", a.HTTP, a.Body)
@@ -302,9 +318,9 @@ func TestRolesAndOrganisations(t *testing.T) {
 				want(t, call(mine, "nowhere"), 403, 7, "AUTH-Bs7Ds")
 			})
 		}
-		// What is global on the wire is so for the installation's owner only.
+		// What is global on the wire is so for the roles of all organisations only.
 		global := s.rest(t, "GET", "/management/v1/global/users/_by_login_name?loginName=theirs", "", "Authorization", bearer)
-		if found := global.HTTP == 200; found != (role == access.IAMOwner) {
+		if found := global.HTTP == 200; found != everywhere[role] {
 			t.Errorf("%s finds another's user by login name: %d", role, global.HTTP)
 		}
 		unique := s.rest(t, "GET", "/management/v1/users/_is_unique?userName=theirs", "", "Authorization", bearer)
@@ -756,6 +772,75 @@ func TestOpenAPI(t *testing.T) {
 		res.Body.Close()
 		if err != nil || res.StatusCode != 200 || bytes.Contains(b, []byte("//cdn")) || bytes.Contains(b, []byte("https://")) {
 			t.Errorf("%s: %d, %v", path, res.StatusCode, err)
+		}
+	}
+}
+
+// TestEveryRouteIsDescribed holds the document and the routes together, in both
+// directions. Beside the REST routes there are the methods' own paths, which
+// reflection describes, and the pages.
+func TestEveryRouteIsDescribed(t *testing.T) {
+	t.Parallel()
+	var deps handlers.Deps
+	s := start(t, func(d *handlers.Deps) {
+		withJobs(d)
+		d.Webhooks = consumers.NewWebhooks(d.Store, consumers.WebhooksConfig{})
+		d.Metrics = http.NotFoundHandler()
+		deps = *d
+	})
+	served := map[string]bool{}
+	for _, r := range handlers.New(deps).(*echo.Echo).Routes() {
+		first, _, _ := strings.Cut(strings.TrimPrefix(r.Path, "/"), "/")
+		if strings.Contains(first, ".") && !strings.HasPrefix(first, "openapi.") || first == "ui" {
+			continue
+		}
+		served[r.Method+" "+regexp.MustCompile(`:([A-Za-z_]+)`).ReplaceAllString(r.Path, "{$1}")] = true
+	}
+	if len(served) < 50 {
+		t.Errorf("only %d routes", len(served))
+	}
+	a := s.rest(t, "GET", "/openapi.json", "")
+	ids := map[string]bool{}
+	for path, item := range a.raw["paths"].(map[string]any) {
+		for verb, op := range item.(map[string]any) {
+			o := op.(map[string]any)
+			name := strings.ToUpper(verb) + " " + path
+			if !served[name] {
+				t.Errorf("%s is described and not served", name)
+			}
+			delete(served, name)
+			if id := o["operationId"].(string); ids[id] || o["summary"] == "" {
+				t.Errorf("%s: operationId %s, summary %v", name, id, o["summary"])
+			} else {
+				ids[id] = true
+			}
+			var inPath []string
+			for _, p := range o["parameters"].([]any) {
+				if p := p.(map[string]any); p["in"] == "path" {
+					inPath = append(inPath, "{"+p["name"].(string)+"}")
+				}
+			}
+			if got, want := strings.Join(inPath, ""), strings.Join(regexp.MustCompile(`\{\w+\}`).FindAllString(path, -1), ""); got != want {
+				t.Errorf("%s: parameters %s", name, got)
+			}
+		}
+	}
+	for name := range served {
+		t.Errorf("%s is served and not described", name)
+	}
+	parameters := func(verb, path string) (names []string) {
+		for _, p := range a.raw["paths"].(map[string]any)[path].(map[string]any)[verb].(map[string]any)["parameters"].([]any) {
+			names = append(names, p.(map[string]any)["name"].(string))
+		}
+		return names
+	}
+	for _, c := range []struct{ verb, path, name string }{
+		{"get", "/management/v1/users/{id}", "asOf"}, {"get", "/management/v1/users/{id}", "Muster-Min-Position"},
+		{"post", importPath, "Idempotency-Key"}, {"post", importPath, "onConflict"}, {"get", "/v1/events", "types"}, {"get", "/v1/counts", "allOrganisations"},
+		{"post", "/management/v1/users/_search", "Muster-Page"},
+	} {
+		if !slices.Contains(parameters(c.verb, c.path), c.name) {
+			t.Errorf("%s %s lacks %s: %v", c.verb, c.path, c.name, parameters(c.verb, c.path))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 func (s *server) bindUserV2() {
 	bind(s, "zitadel.user.v2.UserService.AddHumanUser", access.UserWrite, s.addHumanUser)
+	s.extras["zitadel.user.v2.UserService.AddHumanUser"] = []parameter{keyParameter}
 }
 
 var errUserIDTaken = domain.NewError(domain.KindFailedPrecondition, "COMMAND-7yiox1isql", "User already exists").OnField("userId")

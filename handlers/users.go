@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/muster-id/muster/domain"
@@ -47,6 +48,19 @@ func (s *server) bindReads() {
 	bind(s, management+"ListUserChanges", access.UserRead, s.listUserChanges)
 	bind(s, management+"ListHumanLinkedIDPs", access.UserRead, s.listHumanLinkedIDPs)
 	bind(s, management+"IsUserUnique", access.UserRead, s.isUserUnique)
+
+	for _, name := range []protoreflect.FullName{"GetUserByID", "GetUserByLoginNameGlobal", "ListUsers", "ListUserChanges", "ListHumanLinkedIDPs", "IsUserUnique"} {
+		s.extras[management+name] = []parameter{minParameter}
+	}
+	s.extras[management+"GetUserByID"] = []parameter{minParameter,
+		{"asOf", "query", "The user as of a time (RFC 3339) or a position of the log. Over gRPC: the metadata muster-as-of.", aText},
+		{asOfHeader, "header", "The same as asOf.", aText},
+	}
+	s.extras[management+"ListUsers"] = []parameter{minParameter,
+		{pageHeader, "header", "Go on where another answer ended: the value of its " + nextPageHeader + ". In contrast to an offset, " +
+			"users who come in or go in the meantime move nothing: whoever is there all the time is met exactly once. " +
+			"The sorting is that of the first page; queries are to be repeated, the offset is to be left out.", aText},
+	}
 }
 
 // stream reads a user's facts, opened; none when the user is not of the
@@ -145,10 +159,11 @@ func (s *server) getUserByID(ctx context.Context, req *managementv1.GetUserByIDR
 	return &managementv1.GetUserByIDResponse{User: userMessage(u)}, nil
 }
 
-// userAsOf reads a user as the query's asOf wants: at a time (RFC 3339) or a
-// position of the log, from the events; without it, now.
+// userAsOf reads a user as the query's asOf or the metadata's Muster-As-Of
+// wants: at a time (RFC 3339) or a position of the log, from the events; without
+// either, now.
 func (s *server) userAsOf(ctx context.Context, c *call, id string) (projections.User, error) {
-	scope, text := projections.InOrg(c.org), c.query.Get("asOf")
+	scope, text := projections.InOrg(c.org), cmp.Or(c.query.Get("asOf"), c.header.Get(asOfHeader))
 	if text == "" {
 		return s.deps.Projections.UserByID(ctx, scope, id)
 	}
@@ -169,7 +184,7 @@ func (s *server) userAsOf(ctx context.Context, c *call, id string) (projections.
 // scope is where a call that is global on the wire may look: everywhere for
 // who may see all, else in the call's organisation.
 func (c *call) scope() projections.Scope {
-	if c.token.Role == access.IAMOwner {
+	if c.token.Role.AnyOrganisation() {
 		return projections.Everywhere()
 	}
 	return projections.InOrg(c.org)
@@ -256,10 +271,13 @@ func (s *server) listUsers(ctx context.Context, req *managementv1.ListUsersReque
 	}
 	found, err := s.deps.Projections.SearchUsers(ctx, projections.InOrg(c.org), projections.Search{
 		Filters: filters(req.GetQueries()), Sort: projections.Field(req.GetSortingColumn()),
-		Descending: !req.GetQuery().GetAsc(), Offset: offset, Limit: limit,
+		Descending: !req.GetQuery().GetAsc(), Offset: offset, Limit: limit, Page: c.header.Get(pageHeader),
 	})
 	if err != nil {
 		return nil, err
+	}
+	if found.Next != "" {
+		c.out.Set(nextPageHeader, found.Next)
 	}
 	res := &managementv1.ListUsersResponse{
 		Details: &zitadelv1.ListDetails{

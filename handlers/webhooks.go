@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"time"
 
@@ -54,29 +55,59 @@ func (s *server) bindWebhooks() {
 	if s.deps.Webhooks == nil {
 		return
 	}
-	owner := func(fn func(echo.Context, *call) (any, error)) echo.HandlerFunc {
-		return s.plain(access.OrgWrite, func(e echo.Context, c *call) error {
-			v, err := fn(e, c)
-			if err != nil {
-				return webhooksError(err)
-			}
-			return writeJSON(e.Response(), v)
-		})
+	type shown struct {
+		Webhook webhook `json:"webhook"`
 	}
-	s.echo.GET("/v1/webhooks", owner(s.listWebhooks))
-	s.echo.POST("/v1/webhooks", owner(s.createWebhook))
-	s.echo.GET("/v1/webhooks/:id", owner(s.getWebhook))
-	s.echo.DELETE("/v1/webhooks/:id", owner(s.deleteWebhook))
-	s.echo.POST("/v1/webhooks/:id/_enable", owner(s.enableWebhook(true)))
-	s.echo.POST("/v1/webhooks/:id/_disable", owner(s.enableWebhook(false)))
-	s.echo.POST("/v1/webhooks/:id/_rotate", owner(s.rotateWebhook))
-	s.echo.POST("/v1/webhooks/:id/_ping", owner(s.pingWebhook))
-	s.echo.POST("/v1/webhooks/:id/_replay", owner(s.replayWebhook))
-	s.echo.GET("/v1/webhooks/:id/parked", owner(s.listWebhookParked))
-	s.echo.POST("/v1/webhooks/:id/_retry", owner(s.releaseWebhookParked((*consumers.Admin).Retry)))
-	s.echo.POST("/v1/webhooks/:id/_release", owner(s.releaseWebhookParked((*consumers.Admin).Release)))
-	s.echo.POST("/v1/webhooks/:id/_skip", owner(s.skipWebhookParked))
+	type withSecret struct {
+		Webhook webhook `json:"webhook"`
+		Secret  string  `json:"secret"`
+	}
+	type pinged struct {
+		Delivered bool   `json:"delivered"`
+		Status    int    `json:"status,omitempty"`
+		Failure   string `json:"failure,omitempty"`
+	}
+	type released struct {
+		Streams int `json:"streams"`
+	}
+	owner := func(verb, path, summary string, body, answer any, fn func(echo.Context, *call) (any, error), parameters ...parameter) {
+		s.serveOwn(endpoint{verb: verb, path: "/v1/webhooks" + path, permission: access.OrgWrite, summary: summary, body: body, answer: answer, parameters: parameters},
+			answering(fn, webhooksError))
+	}
+	const get, post = http.MethodGet, http.MethodPost
+	owner(get, "", "The organisation's webhooks", nil, listed[webhook]{}, s.listWebhooks)
+	owner(post, "", "Make a webhook; its secret is told this once", webhookRequest{}, withSecret{}, s.createWebhook)
+	owner(get, "/:id", "One webhook", nil, shown{}, s.getWebhook)
+	owner(http.MethodDelete, "/:id", "Delete a webhook", nil, struct{}{}, s.deleteWebhook)
+	owner(post, "/:id/_enable", "Let a webhook go on where it was", nil, shown{}, s.enableWebhook(true))
+	owner(post, "/:id/_disable", "Make a webhook pause", nil, shown{}, s.enableWebhook(false))
+	owner(post, "/:id/_rotate", "Make a new key; the former one signs beside it for a while", rotateRequest{}, withSecret{}, s.rotateWebhook)
+	owner(post, "/:id/_ping", "Send a test message", nil, pinged{}, s.pingWebhook)
+	owner(post, "/:id/_replay", "Send everything behind a position again", replayRequest{}, shown{}, s.replayWebhook)
+	owner(get, "/:id/parked", "The streams that the webhook has put aside", nil, listed[parkedStream]{}, s.listWebhookParked, limParameter)
+	owner(post, "/:id/_retry", "Try a parked stream again, or all", streamRequest{}, released{}, s.releaseWebhookParked((*consumers.Admin).Retry))
+	owner(post, "/:id/_release", "Drain a parked stream, or all", streamRequest{}, released{}, s.releaseWebhookParked((*consumers.Admin).Release))
+	owner(post, "/:id/_skip", "Pass over the event at which a stream is parked, for a reason that is recorded", skipRequest{}, struct{}{}, s.skipWebhookParked)
 }
+
+// What the calls take.
+type (
+	webhookRequest struct {
+		URL      string     `json:"url"`
+		Types    []string   `json:"types"`
+		AllOrgs  bool       `json:"allOrganisations"`
+		Personal bool       `json:"personalData"`
+		From     string     `json:"from"`
+		After    *int64     `json:"after"`
+		Since    *time.Time `json:"since"`
+	}
+	rotateRequest struct {
+		Overlap *int64 `json:"overlapSeconds"`
+	}
+	replayRequest struct {
+		After *int64 `json:"after"`
+	}
+)
 
 // webhookScope is the organisation whose webhooks a call reaches; "" for all.
 func webhookScope(c *call) string {
@@ -161,15 +192,7 @@ func (s *server) getWebhook(e echo.Context, c *call) (any, error) {
 
 // createWebhook makes a webhook and answers with its secret, this once.
 func (s *server) createWebhook(e echo.Context, c *call) (any, error) {
-	var req struct {
-		URL      string     `json:"url"`
-		Types    []string   `json:"types"`
-		AllOrgs  bool       `json:"allOrganisations"`
-		Personal bool       `json:"personalData"`
-		From     string     `json:"from"`
-		After    *int64     `json:"after"`
-		Since    *time.Time `json:"since"`
-	}
+	var req webhookRequest
 	if err := readBody(e, &req); err != nil {
 		return nil, err
 	}
@@ -230,9 +253,7 @@ func (s *server) enableWebhook(on bool) func(echo.Context, *call) (any, error) {
 // rotateWebhook makes a new key and answers with it, this once; the former one
 // signs beside it for overlapSeconds.
 func (s *server) rotateWebhook(e echo.Context, c *call) (any, error) {
-	var req struct {
-		Overlap *int64 `json:"overlapSeconds"`
-	}
+	var req rotateRequest
 	if err := readBody(e, &req); err != nil {
 		return nil, err
 	}
@@ -268,9 +289,7 @@ func (s *server) pingWebhook(e echo.Context, c *call) (any, error) {
 // replayWebhook sends everything behind a position again, under the same
 // webhook-id as before.
 func (s *server) replayWebhook(e echo.Context, c *call) (any, error) {
-	var req struct {
-		After *int64 `json:"after"`
-	}
+	var req replayRequest
 	if err := readBody(e, &req); err != nil {
 		return nil, err
 	}

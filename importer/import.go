@@ -77,7 +77,11 @@ func (i *Importer) Import(ctx context.Context, caller Caller, cmd domain.ImportH
 			return i.outcome(ctx, r, cmd, nil)
 		}
 	}
-	p, err := i.prepare(ctx, i.Policy, caller, cmd)
+	policy := i.Policy
+	if policy.Recognise == nil {
+		policy.Recognise = withoutSecrets
+	}
+	p, err := i.prepare(ctx, policy, caller, cmd)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -91,6 +95,16 @@ func (i *Importer) Import(ctx context.Context, caller Caller, cmd domain.ImportH
 	}
 	p.outcome.Result = r
 	return p.outcome, nil
+}
+
+// withoutSecrets judges hashes as the policy of a single import, which has no
+// way to tell a secret: a hash that refers to one could never be verified.
+func withoutSecrets(encoded string) (password.Format, error) {
+	f, err := password.Recognise(encoded)
+	if err == nil && f.Secret != "" {
+		return password.Format{}, &password.Error{Kind: password.ErrSecretMissing, Format: f.Name}
+	}
+	return f, err
 }
 
 // prepared is a command that is decided and only has to be committed.

@@ -2,7 +2,10 @@ package projections
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/muster-id/muster/domain"
@@ -102,6 +105,11 @@ type Search struct {
 	Descending bool
 	// Offset skips users; Limit is at most MaxLimit, 0 for 100.
 	Offset, Limit int
+	// Page goes on behind another answer's Next, and takes the sorting from
+	// there. Users who come in or go in between move nothing: whoever is there
+	// all the time, under the same sort key, is met exactly once. An offset
+	// cannot promise that.
+	Page string
 }
 
 // Found is a page of users.
@@ -109,6 +117,10 @@ type Found struct {
 	Users []User
 	// Total is the number of users that the filters select, over all pages.
 	Total int64
+	// Next is what Search.Page takes for the page behind this one; empty when
+	// this one is not full. It holds the last user's sort key, so it is as
+	// personal as the page itself.
+	Next string
 	At
 }
 
@@ -116,6 +128,7 @@ type Found struct {
 var (
 	ErrSearchDepth = domain.NewError(domain.KindInvalidArgument, "MUSTER-searchdepth", "The query is nested too deeply or has too many conditions")
 	ErrSearchField = domain.NewError(domain.KindInvalidArgument, "MUSTER-searchfield", "The query names a field or method that does not exist")
+	ErrSearchPage  = domain.NewError(domain.KindInvalidArgument, "MUSTER-searchpage", "The page is not one that a search has answered with")
 	ErrSearchEmpty = domain.NewError(domain.KindInvalidArgument, "MUSTER-searchempty", "The query has a condition that says nothing")
 )
 
@@ -125,12 +138,25 @@ const (
 )
 
 // SearchUsers returns the users of a scope that a query selects.
-// ErrSearchDepth, ErrSearchField, ErrSearchEmpty.
+// ErrSearchDepth, ErrSearchField, ErrSearchEmpty, ErrSearchPage.
 func (e *Engine) SearchUsers(ctx context.Context, scope Scope, q Search) (Found, error) {
-	order, err := q.order()
+	var from *place
+	if q.Page != "" {
+		from = new(place)
+		if err := from.read(q.Page); err != nil {
+			return Found{}, err
+		}
+		q.Sort, q.Descending = from.Sort, from.Descending
+	}
+	column, err := q.column()
 	if err != nil {
 		return Found{}, err
 	}
+	order, behind := column+", id", ">"
+	if q.Descending {
+		order, behind = column+" DESC, id DESC", "<"
+	}
+	var last userRow
 	var found Found
 	var invalid error
 	found.At, err = e.query(ctx, users, func(version int, args *[]any) (string, string) {
@@ -144,6 +170,9 @@ func (e *Engine) SearchUsers(ctx context.Context, scope Scope, q Search) (Found,
 			total = fmt.Sprintf("(SELECT count(*) FROM %s WHERE %s)", table, where)
 		}
 		invalid = c.err
+		if from != nil {
+			where += fmt.Sprintf(" AND (%s, id) %s (%s, %s)", column, behind, c.arg(from.value()), c.arg(from.ID))
+		}
 		*args = append(*args, clampLimit(q.Limit), max(0, q.Offset))
 		n := len(*args)
 		return ", " + total + users.columnsOf("u"),
@@ -154,32 +183,94 @@ func (e *Engine) SearchUsers(ctx context.Context, scope Scope, q Search) (Found,
 			var r userRow
 			users.decode(v[1:], &r)
 			found.Users = append(found.Users, r.user())
+			last = r
 		}
 		return nil
 	})
+	if err == nil && len(found.Users) == clampLimit(q.Limit) {
+		found.Next = q.behind(&last)
+	}
 	if invalid != nil {
 		return Found{}, invalid
 	}
 	return found, err
 }
 
-func (q Search) order() (string, error) {
-	column := "created_at"
+func (q Search) column() (string, error) {
 	switch q.Sort {
 	case FieldNone, FieldCreated, FieldType: // all users are of one type
+		return "created_at", nil
 	case FieldState:
-		column = "state"
+		return "state", nil
 	default:
 		f, ok := fields[q.Sort]
 		if !ok {
 			return "", ErrSearchField
 		}
-		column = f.key
+		return f.key, nil
 	}
-	if q.Descending {
-		return column + " DESC, id DESC", nil
+}
+
+// place is where a page ends: the sorting, and the last user's key and id.
+type place struct {
+	Sort       Field  `json:"s"`
+	Descending bool   `json:"d,omitempty"`
+	Text       string `json:"t,omitempty"`
+	Number     int64  `json:"n,omitempty"`
+	ID         string `json:"i"`
+}
+
+// behind is the place of a page whose last row is r.
+func (q Search) behind(r *userRow) string {
+	p := place{Sort: q.Sort, Descending: q.Descending, ID: r.id}
+	switch q.Sort {
+	case FieldNone, FieldCreated, FieldType:
+		p.Number = int64(r.created)
+	case FieldState:
+		p.Number = int64(r.state)
+	default:
+		for i := range users.columns {
+			if c := &users.columns[i]; c.name == fields[q.Sort].key {
+				p.Text = *c.text(r)
+			}
+		}
 	}
-	return column + ", id", nil
+	b, err := json.Marshal(p)
+	if err != nil {
+		return "" // a struct of texts and numbers: it cannot fail
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// latest bounds the microseconds that a place may name: the database's own
+// range of times is wider.
+const latest = 1e18 / 10
+
+func (p *place) read(text string) error {
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || json.Unmarshal(b, p) != nil || p.ID == "" {
+		return ErrSearchPage
+	}
+	most := int64(math.MaxInt16)
+	if p.Sort != FieldState {
+		most = latest
+	}
+	if strings.ContainsRune(p.ID+p.Text, 0) || p.Number < -most || p.Number > most {
+		return ErrSearchPage
+	}
+	return nil
+}
+
+// value is the key as the database compares it.
+func (p *place) value() any {
+	switch p.Sort {
+	case FieldNone, FieldCreated, FieldType:
+		return micros(p.Number).time()
+	case FieldState:
+		return int16(p.Number) // #nosec G115 -- checked by read
+	default:
+		return p.Text
+	}
 }
 
 // conditions turns filters into SQL. Values go into args, never into the text.

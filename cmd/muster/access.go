@@ -26,7 +26,7 @@ func (a *app) access() (*access.Tokens, *access.Organisations, func(), error) {
 
 type tokenCreateCmd struct {
 	Org  string        `required:"" placeholder:"ID" help:"The organisation that the token is of."`
-	Role string        `required:"" enum:"IAM_OWNER,IAM_LOGIN_CLIENT,ORG_OWNER,ORG_USER_MANAGER,ORG_USER_VIEWER" help:"IAM_OWNER, IAM_LOGIN_CLIENT, ORG_OWNER, ORG_USER_MANAGER or ORG_USER_VIEWER."`
+	Role string        `required:"" enum:"IAM_OWNER,IAM_ORG_MANAGER,IAM_USER_MANAGER,IAM_LOGIN_CLIENT,ORG_OWNER,ORG_USER_MANAGER,ORG_USER_VIEWER" help:"IAM_OWNER, IAM_ORG_MANAGER, IAM_USER_MANAGER, IAM_LOGIN_CLIENT, ORG_OWNER, ORG_USER_MANAGER or ORG_USER_VIEWER."`
 	Name string        `default:"" help:"What it is for."`
 	TTL  time.Duration `name:"ttl" default:"0" help:"How long it is good for; 0: until revoked."`
 }

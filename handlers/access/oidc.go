@@ -34,7 +34,7 @@ type IssuerConfig struct {
 	// or a path with dots into nested objects.
 	RoleClaim string
 	// OrgClaim holds the organisation's id, named in the same way. An
-	// IAMOwner whose token has none acts in DefaultOrg.
+	// role of all organisations whose token has none acts in DefaultOrg.
 	OrgClaim, DefaultOrg string
 	// Transport is for tests; nil: the default one.
 	Transport http.RoundTripper
@@ -152,7 +152,7 @@ func (i *Issuer) authenticate(ctx context.Context, raw string) (Token, error) {
 	t := Token{ID: actorOf(verified.Subject), Role: strongest(claim(claims, i.cfg.RoleClaim)), CreatedAt: verified.IssuedAt.UTC(), ExpiresAt: verified.Expiry.UTC()}
 	t.Name = t.ID
 	t.Org, _ = claim(claims, i.cfg.OrgClaim).(string)
-	if t.Org == "" && t.Role == IAMOwner {
+	if t.Org == "" && t.Role.AnyOrganisation() {
 		t.Org = i.cfg.DefaultOrg
 	}
 	return t, nil

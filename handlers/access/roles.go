@@ -1,6 +1,7 @@
 // Package access knows who may do what: tokens, roles, organisations.
 //
-// A token belongs to one organisation and has one role in it. Only its hash is
+// A token belongs to one organisation and has one role in it; a few roles hold
+// in every organisation. Only its hash is
 // stored. A revoked or expired token stops working within a second on every
 // instance of the service.
 package access
@@ -14,10 +15,14 @@ type Role string
 const (
 	// IAMOwner may do everything, in every organisation.
 	IAMOwner Role = "IAM_OWNER"
+	// IAMOrgManager may manage every organisation's users and webhooks.
+	IAMOrgManager Role = "IAM_ORG_MANAGER"
+	// IAMUserManager may read and change every organisation's users.
+	IAMUserManager Role = "IAM_USER_MANAGER"
 	// OrgOwner may do everything in its own organisation.
 	OrgOwner Role = "ORG_OWNER"
-	// IAMLoginClient is a login page's: it may read its organisation's users,
-	// and make, read and end sessions of everybody's.
+	// IAMLoginClient is a login page's: it may read and change its
+	// organisation's users, and make, read and end sessions of everybody's.
 	IAMLoginClient Role = "IAM_LOGIN_CLIENT"
 	// OrgUserManager may read and change its organisation's users.
 	OrgUserManager Role = "ORG_USER_MANAGER"
@@ -26,7 +31,7 @@ const (
 )
 
 // Roles lists every role.
-var Roles = []Role{IAMOwner, OrgOwner, IAMLoginClient, OrgUserManager, OrgUserViewer}
+var Roles = []Role{IAMOwner, IAMOrgManager, IAMUserManager, OrgOwner, IAMLoginClient, OrgUserManager, OrgUserViewer}
 
 // Permission is what a call asks for.
 type Permission string
@@ -50,11 +55,13 @@ func (r Role) May(p Permission) bool {
 	switch r {
 	case IAMOwner:
 		return true
+	case IAMOrgManager:
+		return p == UserRead || p == UserWrite || p == OrgWrite
 	case OrgOwner:
 		return p == UserRead || p == UserWrite || p == OrgWrite || p == SessionRead || p == SessionWrite
 	case IAMLoginClient:
-		return p == UserRead || p == SessionRead || p == SessionWrite
-	case OrgUserManager:
+		return p == UserRead || p == UserWrite || p == SessionRead || p == SessionWrite
+	case IAMUserManager, OrgUserManager:
 		return p == UserRead || p == UserWrite
 	case OrgUserViewer:
 		return p == UserRead
@@ -66,10 +73,16 @@ func (r Role) May(p Permission) bool {
 // organisations, and not only in its token's own.
 func (r Role) AnySession() bool { return r == IAMOwner || r == IAMLoginClient }
 
+// AnyOrganisation reports whether a role's permissions hold in all
+// organisations, and not only in its token's own.
+func (r Role) AnyOrganisation() bool {
+	return r == IAMOwner || r == IAMOrgManager || r == IAMUserManager
+}
+
 // Valid reports whether r is one of Roles.
 func (r Role) Valid() bool {
 	switch r {
-	case IAMOwner, OrgOwner, IAMLoginClient, OrgUserManager, OrgUserViewer:
+	case IAMOwner, IAMOrgManager, IAMUserManager, OrgOwner, IAMLoginClient, OrgUserManager, OrgUserViewer:
 		return true
 	}
 	return false

@@ -31,7 +31,8 @@ type Token struct {
 	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	OrganisationId string                 `protobuf:"bytes,3,opt,name=organisation_id,json=organisationId,proto3" json:"organisation_id,omitempty"`
-	// IAM_OWNER, IAM_LOGIN_CLIENT, ORG_OWNER, ORG_USER_MANAGER or ORG_USER_VIEWER.
+	// IAM_OWNER, IAM_ORG_MANAGER, IAM_USER_MANAGER, IAM_LOGIN_CLIENT, ORG_OWNER,
+	// ORG_USER_MANAGER or ORG_USER_VIEWER.
 	Role         string                 `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
 	CreationDate *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=creation_date,json=creationDate,proto3" json:"creation_date,omitempty"`
 	CreatedBy    string                 `protobuf:"bytes,6,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
@@ -678,12 +679,12 @@ const file_muster_v1_access_proto_rawDesc = "" +
 	"created_by\x18\x06 \x01(\tR\tcreatedBy\x12C\n" +
 	"\x0fexpiration_date\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0eexpirationDate\x12C\n" +
 	"\x0frevocation_date\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x0erevocationDate\x12@\n" +
-	"\x0elast_used_date\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedDate\"\x92\x02\n" +
+	"\x0elast_used_date\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedDate\"\xb6\x02\n" +
 	"\x12CreateTokenRequest\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xfaB\x05r\x03\x18\xc8\x01R\x04name\x123\n" +
 	"\x0forganisation_id\x18\x02 \x01(\tB\n" +
-	"\xfaB\ar\x05\x10\x01\x18\xc8\x01R\x0eorganisationId\x12d\n" +
-	"\x04role\x18\x03 \x01(\tBP\xfaBMrKR\tIAM_OWNERR\x10IAM_LOGIN_CLIENTR\tORG_OWNERR\x10ORG_USER_MANAGERR\x0fORG_USER_VIEWERR\x04role\x12C\n" +
+	"\xfaB\ar\x05\x10\x01\x18\xc8\x01R\x0eorganisationId\x12\x87\x01\n" +
+	"\x04role\x18\x03 \x01(\tBs\xfaBprnR\tIAM_OWNERR\x0fIAM_ORG_MANAGERR\x10IAM_USER_MANAGERR\x10IAM_LOGIN_CLIENTR\tORG_OWNERR\x10ORG_USER_MANAGERR\x0fORG_USER_VIEWERR\x04role\x12C\n" +
 	"\x0fexpiration_date\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0eexpirationDate\"U\n" +
 	"\x13CreateTokenResponse\x12&\n" +
 	"\x05token\x18\x01 \x01(\v2\x10.muster.v1.TokenR\x05token\x12\x16\n" +

@@ -306,7 +306,7 @@ func (m *CreateTokenRequest) validate(all bool) error {
 	if _, ok := _CreateTokenRequest_Role_InLookup[m.GetRole()]; !ok {
 		err := CreateTokenRequestValidationError{
 			field:  "Role",
-			reason: "value must be in list [IAM_OWNER IAM_LOGIN_CLIENT ORG_OWNER ORG_USER_MANAGER ORG_USER_VIEWER]",
+			reason: "value must be in list [IAM_OWNER IAM_ORG_MANAGER IAM_USER_MANAGER IAM_LOGIN_CLIENT ORG_OWNER ORG_USER_MANAGER ORG_USER_VIEWER]",
 		}
 		if !all {
 			return err
@@ -425,6 +425,8 @@ var _ interface {
 
 var _CreateTokenRequest_Role_InLookup = map[string]struct{}{
 	"IAM_OWNER":        {},
+	"IAM_ORG_MANAGER":  {},
+	"IAM_USER_MANAGER": {},
 	"IAM_LOGIN_CLIENT": {},
 	"ORG_OWNER":        {},
 	"ORG_USER_MANAGER": {},
