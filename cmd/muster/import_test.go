@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,6 +46,8 @@ type server struct {
 	env []string
 	cmd *exec.Cmd
 	out output
+	// http is what start asks with; nil is the default client.
+	http *http.Client
 }
 
 func newServer(t *testing.T) *server {
@@ -82,8 +85,9 @@ func (s *server) start() {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	client := cmp.Or(s.http, http.DefaultClient)
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if res, err := http.Get(s.url + "/readyz"); err == nil {
+		if res, err := client.Get(s.url + "/readyz"); err == nil {
 			res.Body.Close()
 			if res.StatusCode == http.StatusOK {
 				return
