@@ -112,9 +112,6 @@ func (g *group) readRound(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if st.alone && len(page.Events) > 0 {
-		g.readAhead(ctx, st.query, page.Through)
-	}
 	if page.Through <= st.query.After {
 		if st.alone {
 			g.waitForLog(ctx, st.query.After)
@@ -129,6 +126,9 @@ func (g *group) readRound(ctx context.Context) error {
 	if err := g.announce(ctx, st, page.Events); err != nil {
 		return err
 	}
+	if st.alone && len(page.Events) > 0 {
+		g.readAhead(ctx, st, page.Through)
+	}
 	if err := g.take(ctx, st, page.Events); err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (g *group) readRound(ctx context.Context) error {
 	return nil
 }
 
-// ahead is a page that is read while the one before it is written down and
+// ahead is a page that is read, and announced, while the one before it is
 // handed out. Its fields may be read once done is closed.
 type ahead struct {
 	query eventstore.Query
@@ -152,13 +152,15 @@ type ahead struct {
 }
 
 // readAhead begins to read the page behind one. Only the reader calls it.
-func (g *group) readAhead(ctx context.Context, q eventstore.Query, after eventstore.Position) {
-	q.After = after
-	a := &ahead{query: q, done: make(chan struct{})}
+func (g *group) readAhead(ctx context.Context, st stretch, after eventstore.Position) {
+	st.query.After = after
+	a := &ahead{query: st.query, done: make(chan struct{})}
 	g.ahead = a
 	go func() {
 		defer close(a.done)
-		a.page, a.err = g.store.ReadPage(ctx, a.query)
+		if a.page, a.err = g.store.ReadPage(ctx, a.query); a.err == nil && len(a.page.Events) > 0 {
+			a.err = g.announce(ctx, st, a.page.Events)
+		}
 	}()
 }
 
@@ -201,8 +203,9 @@ func (g *group) announce(ctx context.Context, st stretch, events []eventstore.Ev
 	g.mu.Lock()
 	news := false
 	for i := range events {
-		if s := g.bySlice[events[i].Slice]; s != nil && st.spans[s] && events[i].Position > s.dispatched {
-			s.dispatched, news = events[i].Position, true
+		if s := g.bySlice[events[i].Slice]; s != nil && st.spans[s] {
+			s.dispatched = max(s.dispatched, events[i].Position)
+			news = news || s.dispatched > s.savedDispatched
 		}
 	}
 	g.mu.Unlock()

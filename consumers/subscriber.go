@@ -71,9 +71,9 @@ type Config struct {
 	// Default 64.
 	InFlight int
 	// Window bounds the events in memory that are read and not yet handled.
-	// Default 8192.
+	// Default 16384.
 	Window int
-	// Batch bounds one read. Default 2000; at most half the Window.
+	// Batch bounds one read. Default 4000; at most half the Window.
 	Batch int
 	// Ranges is how many leases a new consumer's slices are divided into, and
 	// so how many instances can share its work. Default 16.
@@ -130,8 +130,8 @@ func (c *Config) setDefaults() error {
 		}
 	}
 	defInt(&c.InFlight, 64)
-	defInt(&c.Window, 8192)
-	defInt(&c.Batch, 2000)
+	defInt(&c.Window, 16384)
+	defInt(&c.Batch, 4000)
 	c.Batch = max(1, min(c.Batch, c.Window/2))
 	defInt(&c.Ranges, 16)
 	if c.Ranges > eventstore.Slices || eventstore.Slices%c.Ranges != 0 {
