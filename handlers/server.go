@@ -148,6 +148,7 @@ func New(d Deps) http.Handler {
 	s.serveRPCTools()
 	s.serveOperation()
 	s.servePages()
+	s.serveConsole()
 	s.serveOpenAPI() // describes what has been registered
 	if d.Extend != nil {
 		d.Extend(s.echo)

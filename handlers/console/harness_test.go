@@ -1,0 +1,248 @@
+package console_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/domain/password"
+	"github.com/muster-id/muster/eventstore"
+	"github.com/muster-id/muster/handlers"
+	"github.com/muster-id/muster/handlers/access"
+	"github.com/muster-id/muster/importer"
+	"github.com/muster-id/muster/internal/pgtest"
+	"github.com/muster-id/muster/migrations"
+	"github.com/muster-id/muster/projections"
+)
+
+const adminToken = "the-administrator's-token"
+
+// site is the service on a real port over a database of its own.
+type site struct {
+	t        testing.TB
+	url      string
+	store    *eventstore.Store
+	tokens   *access.Tokens
+	log      *logBuffer
+	shutdown func() // ends the service once what it accepted is finished
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func start(t testing.TB, change func(*handlers.Deps)) *site {
+	t.Helper()
+	ctx := context.Background()
+	keys, err := eventstore.CreateKeyring(filepath.Join(t.TempDir(), "keys.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{t: t, log: &logBuffer{}}
+	s.store, err = eventstore.New(ctx, eventstore.Config{URL: pgtest.New(t), Role: migrations.ServiceRole, Keys: keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.store.Close(ctx) })
+	s.tokens = access.NewTokens(s.store.Pool(), adminToken, "org-1", time.Now)
+	orgs := access.NewOrganisations(s.store, time.Now)
+	for id, name := range map[string]string{"org-1": "Nordlicht Books", "org-2": "Second & <b>Sons</b>"} {
+		if _, err := orgs.Create(ctx, id, name, access.AdminID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	engine := projections.New(s.store, s.store.Pool(), projections.Models(), projections.Config{Logger: slog.New(slog.DiscardHandler)})
+	running, stop := context.WithCancel(ctx)
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		if err := engine.Run(running); err != nil && running.Err() == nil {
+			t.Errorf("projections: %v", err)
+		}
+	}()
+	t.Cleanup(func() { stop(); <-ran })
+	if err := engine.WaitFor(ctx, "users", 0); err != nil { // it is built
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewJSONHandler(s.log, nil))
+	stopping := make(chan struct{})
+	rebuilds := handlers.NewRebuilds(engine, nil)
+	t.Cleanup(rebuilds.Close)
+	deps := handlers.Deps{
+		Store: s.store, Projections: engine, Tokens: s.tokens, Organisations: orgs, Rebuilds: rebuilds, Stopping: stopping, Log: log,
+		Importer: &importer.Importer{Store: s.store, Passwords: password.NewPool(2, rand.Reader), Policy: domain.DefaultPolicy(), Now: time.Now, Rand: rand.Reader},
+	}
+	deps.Jobs = importer.NewJobs(deps.Importer, log)
+	deps.Bulk = handlers.ServeBulk(deps.Jobs, log)
+	if change != nil {
+		change(&deps)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := handlers.NewHTTPServer("", handlers.New(deps), log)
+	server.RegisterOnShutdown(func() { close(stopping) })
+	served := make(chan struct{})
+	go func() { defer close(served); server.Serve(l) }()
+	s.shutdown = sync.OnceFunc(func() {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+			server.Close()
+		}
+		<-served
+	})
+	t.Cleanup(s.shutdown)
+	s.url = "http://" + l.Addr().String()
+	return s
+}
+
+// token makes a token and returns it with its secret.
+func (s *site) token(org string, role access.Role) (access.Token, string) {
+	s.t.Helper()
+	token, secret, err := s.tokens.Create(context.Background(), "night shift", org, role, time.Time{}, access.AdminID)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return token, secret
+}
+
+// importing streams an import of many, line by line as send is called with
+// numbers; done ends it.
+func (s *site) importing(job string) (send func(from, to int), done func()) {
+	s.t.Helper()
+	r, w := io.Pipe()
+	req, err := http.NewRequest("POST", s.url+"/management/v1/users/human/_import?jobId="+job, r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+adminToken)
+	req.Header.Set("Content-Type", "application/x-ndjson")
+	ended := make(chan string, 1)
+	go func() {
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			ended <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != 200 {
+			ended <- fmt.Sprint(res.Status, err, string(b))
+			return
+		}
+		ended <- ""
+	}()
+	send = func(from, to int) {
+		for n := from; n <= to; n++ {
+			fmt.Fprintf(w, `{"userName":"ada.lind%d","profile":{"firstName":"Ada","lastName":"Lind %d"},"email":{"email":"ada%d@example.org","isEmailVerified":true}}`+"\n", n, n, n)
+		}
+	}
+	done = func() {
+		s.t.Helper()
+		w.Close()
+		if problem := <-ended; problem != "" {
+			s.t.Fatalf("the import: %s", problem)
+		}
+	}
+	return send, done
+}
+
+// agent is a browser without JavaScript.
+type agent struct {
+	s      *site
+	client *http.Client
+}
+
+func (s *site) agent() *agent {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &agent{s, &http.Client{Jar: jar, Transport: &http.Transport{DisableKeepAlives: true}}}
+}
+
+// in is an agent that has logged in.
+func (s *site) in(secret string) *agent {
+	s.t.Helper()
+	a := s.agent()
+	if r := a.post("/ui/admin/login", url.Values{"token": {secret}}); r.status != 200 || !strings.Contains(r.body, "Read models") {
+		s.t.Fatalf("logging in: %d %s", r.status, r.body)
+	}
+	return a
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// ask sends a request; headers come in pairs.
+func (a *agent) ask(method, path, body string, headers ...string) reply {
+	a.s.t.Helper()
+	r, err := http.NewRequest(method, a.s.url+path, strings.NewReader(body))
+	if err != nil {
+		a.s.t.Fatal(err)
+	}
+	if method == "POST" {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := a.client.Do(r)
+	if err != nil {
+		a.s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		a.s.t.Fatal(err)
+	}
+	return reply{res.StatusCode, res.Header, string(b)}
+}
+
+func (a *agent) get(path string) reply { a.s.t.Helper(); return a.ask("GET", path, "") }
+func (a *agent) post(path string, form url.Values) reply {
+	a.s.t.Helper()
+	return a.ask("POST", path, form.Encode(), "Origin", a.s.url, "Accept", "text/html")
+}
+
+// until polls until ok holds.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for %s", what)
+		}
+	}
+}
