@@ -28,7 +28,10 @@ import (
 	"github.com/muster-id/muster/projections"
 )
 
-const adminToken = "the-administrator's-token"
+const (
+	adminToken = "the-administrator's-token"
+	hash       = "$2y$12$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o.jFh817Z6lwm"
+)
 
 // site is the service on a real port over a database of its own.
 type site struct {
@@ -163,7 +166,11 @@ func (s *site) importing(job string) (send func(from, to int), done func()) {
 	}()
 	send = func(from, to int) {
 		for n := from; n <= to; n++ {
-			fmt.Fprintf(w, `{"userName":"ada.lind%d","profile":{"firstName":"Ada","lastName":"Lind %d"},"email":{"email":"ada%d@example.org","isEmailVerified":true}}`+"\n", n, n, n)
+			credential := ""
+			if n%4 != 0 { // the others have to complete their account
+				credential = `,"hashedPassword":{"value":"` + hash + `"}`
+			}
+			fmt.Fprintf(w, `{"userName":"ada.lind%d","profile":{"firstName":"Ada","lastName":"Lind %d"},"email":{"email":"ada%d@example.org","isEmailVerified":true}%s}`+"\n", n, n, n, credential)
 		}
 	}
 	done = func() {

@@ -13,7 +13,7 @@ import (
 
 const (
 	// history is how many of the latest rates a frame has, one a poll.
-	history = 90
+	history = 60
 	// maxOrgs, maxJobs, maxParked and maxStopped bound what a frame lists.
 	maxOrgs    = 12
 	maxJobs    = 12

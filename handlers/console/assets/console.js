@@ -93,7 +93,7 @@ const legend = (e, counts, names) => keep(e, names.filter((n) => counts[n] > 0),
   (n) => make(`span.key.${n}`, {}, make("span", { "data-part": "text" })), (s, n) => put(part(s, "text"), `${number.format(counts[n])} ${n}`));
 
 const spark = (svg, rates) => {
-  const top = Math.max(1, ...rates), step = 180 / 89;
+  const top = Math.max(1, ...rates), step = 180 / 59;
   const points = rates.map((r, i) => `${(180 - (rates.length - 1 - i) * step).toFixed(1)} ${(42 - (38 * r) / top).toFixed(1)}`);
   const [area, line] = svg.children;
   const first = points.length ? points[0].split(" ")[0] : 180;
