@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -215,6 +216,29 @@ func TestOldSystemThatDoesNotAnswer(t *testing.T) {
 	c.add(61 * time.Second)
 	if _, err := r.CreateSession(ctx, page, withPassword("minnie", "pw")); err != nil {
 		t.Errorf("it is back: %v", err)
+	}
+}
+
+// Who hangs up while the old system is asked says nothing about it.
+func TestOldSystemAndWhoHangsUp(t *testing.T) {
+	t.Parallel()
+	impatient, hangUp := context.WithCancel(context.Background())
+	var once sync.Once
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		once.Do(func() {
+			_, _ = io.Copy(io.Discard, r.Body)
+			hangUp()
+			<-r.Context().Done()
+		})
+	}))
+	defer slow.Close()
+	r := newRig(t, asking(&oldSystem{Server: slow}, func(c *signin.OldSystemsConfig) { c.Failures = 1 }))
+	r.delegate("minnie", nil)
+	if _, err := r.CreateSession(impatient, page, withPassword("minnie", "pw")); err == nil {
+		t.Error("no answer is a right one")
+	}
+	if _, err := r.CreateSession(context.Background(), page, withPassword("minnie", "pw")); err != nil {
+		t.Errorf("the next one: %v", err)
 	}
 }
 

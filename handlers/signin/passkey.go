@@ -6,7 +6,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/json"
-	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -46,7 +45,7 @@ func (s *Service) relyingParty(origin string) (*webauthn.WebAuthn, error) {
 	}
 	host := strings.ToLower(u.Hostname())
 	local := host == "localhost" || strings.HasSuffix(host, ".localhost")
-	if net.ParseIP(host) != nil || u.Scheme != "https" && !(u.Scheme == "http" && local) {
+	if u.Scheme != "https" && !(u.Scheme == "http" && local) {
 		return nil, ErrPasskeyOrigin
 	}
 	timeout := webauthn.TimeoutConfig{Enforce: true, Timeout: ceremonyLifetime, TimeoutUVD: ceremonyLifetime}

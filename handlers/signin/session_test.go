@@ -256,6 +256,43 @@ func TestRehash(t *testing.T) {
 	}
 }
 
+// A password that is replaced while it is being checked is good no longer.
+func TestPasswordThatIsReplacedMeanwhile(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	pepper := password.Secret{Pepper: &password.Pepper{Key: password.Key("d"), How: password.PepperSuffix}}
+	encoded, err := password.Bind(cheap, "main", pepper) // of "passwor", then
+	if err != nil {
+		t.Fatal(err)
+	}
+	meanwhile := func() {}
+	r := newRig(t, func(c *signin.Config) {
+		c.Secrets = func(context.Context, string) (password.Secrets, error) {
+			meanwhile()
+			return password.Secrets{"main": pepper}, nil
+		}
+	})
+	id, _ := r.person(func(c *domain.ImportHuman) { c.HashedPassword = cheap })
+	// A single import has no secrets.
+	if _, _, err := change(r, id, func(u *domain.User) (domain.Decision, error) { return u.SetPassword(encoded, false) }); err != nil {
+		t.Fatal(err)
+	}
+	hash, err := password.Hash(rand.Reader, goodPassword)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meanwhile = sync.OnceFunc(func() {
+		if _, _, err := change(r, id, func(u *domain.User) (domain.Decision, error) { return u.SetPassword(hash, false) }); err != nil {
+			t.Error(err)
+		}
+	})
+	_, err = r.CreateSession(ctx, page, withPassword("minnie", "passwor"))
+	wantError(t, err, domain.ErrPasswordWrong)
+	if _, err := r.CreateSession(ctx, page, withPassword("minnie", goodPassword)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTOTP(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -246,7 +246,7 @@ func TestPasskeyOriginsAndTime(t *testing.T) {
 	id, code := r.person(func(c *domain.ImportHuman) { c.RequestPasskey = true })
 	for from, good := range map[string]bool{
 		"http://localhost:8080": true, "https://id.example.org:8443": true,
-		"http://id.example.org": false, "http://127.0.0.1:8080": false, "https://[::1]": false, "": false, "%": false,
+		"http://id.example.org": false, "http://127.0.0.1:8080": false, "https://127.0.0.1": false, "https://[::1]": false, "": false, "%": false,
 	} {
 		if _, err := r.BeginPasskey(ctx, from, id, code.ID, code.Secret); (err == nil) != good {
 			t.Errorf("%q: %v", from, err)
