@@ -45,7 +45,7 @@ type Recaller interface {
 type RelayConfig struct {
 	// Name is the consumer's. Default RelayConsumer.
 	Name string
-	// Batch bounds the messages of one call of the Publisher. Default 1000.
+	// Batch bounds the messages of one call of the Publisher. Default 4000.
 	Batch int
 	// OpenSealed lets personal data out; credentials never are. Default: ids
 	// and open fields only.
@@ -85,7 +85,7 @@ func NewRelay(store *eventstore.Store, pub message.Publisher, cfg RelayConfig) *
 		cfg.Name = RelayConsumer
 	}
 	if cfg.Batch <= 0 {
-		cfg.Batch = 1000
+		cfg.Batch = 4000
 	}
 	if cfg.LeaseTTL <= 0 {
 		cfg.LeaseTTL = 15 * time.Second
