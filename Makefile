@@ -66,7 +66,7 @@ test/chaos: build ## kill consumers, instances, JetStream nodes and the mail ser
 .PHONY: screenshots
 screenshots: ## write a picture of every page, light and dark, into docs/screenshots/
 	@scripts/setup-test.sh >/dev/null
-	MUSTER_SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 -run '^TestScreenshots$$' ./handlers/pages
+	MUSTER_SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 -run '^TestScreenshots$$' ./handlers/pages ./handlers/console
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## look for what the compiler lets pass
