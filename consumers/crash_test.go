@@ -296,7 +296,7 @@ func TestAnInstanceThatSleptThroughItsLeaseWritesNothing(t *testing.T) {
 
 func TestInstancesShareAndTakeOver(t *testing.T) {
 	store := openStore(t)
-	cfg := consumers.Config{Ranges: 8, LeaseTTL: 300 * time.Millisecond, Flush: 20 * time.Millisecond, Backoff: quick}
+	cfg := consumers.Config{Ranges: 8, LeaseTTL: time.Second, Flush: 20 * time.Millisecond, Backoff: quick}
 	var mu sync.Mutex
 	by := map[string]int{}
 	j := newJournal()
