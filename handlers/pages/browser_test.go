@@ -60,7 +60,7 @@ type tab struct {
 }
 
 // newTab opens one, in a language ("" is the browser's own).
-func newTab(t *testing.T, browser context.Context, language string) *tab {
+func newTab(browser context.Context, t *testing.T, language string) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(func(event any) { complain(t, event) }))
 	t.Cleanup(cancel)
@@ -128,7 +128,7 @@ const settled = `document.readyState === "complete" &&
 // wait waits until an element holds a text.
 func (b *tab) wait(selector, text string) {
 	b.t.Helper()
-	shown := ""
+	var shown string
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if shown = b.text(selector); strings.Contains(shown, text) && script[bool](b, settled) {
 			return
@@ -201,7 +201,7 @@ func TestInABrowser(t *testing.T) {
 	s.serveMails()
 	chromium := browser(t)
 	run := func(name, language string, f func(t *testing.T, b *tab)) {
-		t.Run(name, func(t *testing.T) { f(t, newTab(t, chromium, language)) })
+		t.Run(name, func(t *testing.T) { f(t, newTab(chromium, t, language)) })
 	}
 
 	run("passkey", "", func(t *testing.T, b *tab) {

@@ -248,7 +248,7 @@ func TestScreenshots(t *testing.T) {
 	chromium := browser(t)
 	for _, e := range gallery {
 		t.Run(e.name, func(t *testing.T) {
-			b := newTab(t, chromium, "")
+			b := newTab(chromium, t, "")
 			e.show(b, s)
 			for _, theme := range themes {
 				b.theme(theme)

@@ -242,7 +242,7 @@ func (s *site) mailLink(p person) string {
 // lock locks a person, as an administrator does.
 func (s *site) lock(p person) {
 	s.t.Helper()
-	r, err := http.NewRequest("POST", s.url+"/management/v1/users/"+p.id+"/_lock", strings.NewReader("{}"))
+	r, err := http.NewRequest(http.MethodPost, s.url+"/management/v1/users/"+p.id+"/_lock", strings.NewReader("{}"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func (s *site) lock(p person) {
 		s.t.Fatal(err)
 	}
 	res.Body.Close()
-	if res.StatusCode != 200 {
+	if res.StatusCode != http.StatusOK {
 		s.t.Fatalf("locking: %s", res.Status)
 	}
 }

@@ -97,7 +97,8 @@ type codeTexts struct{ done, expired, locked string }
 // codeState is the page for a code that cannot be used, and nil when err is not
 // about that.
 func (p *pages) codeState(v *visit, err error, texts codeTexts) *page {
-	title, text, tone := "", "", "warn"
+	var title, text string
+	tone := "warn"
 	switch {
 	case errors.Is(err, domain.ErrCodeExpired):
 		title, text = "state.expired.title", texts.expired

@@ -34,8 +34,10 @@ func (v *visit) credentials() credentials {
 
 // remember gives the browser a session; the zero value takes it away.
 func (p *pages) remember(v *visit, c credentials) {
-	cookie := &http.Cookie{Name: cookieName, Path: base, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-		Secure: strings.HasPrefix(p.cfg.Origin(v.r), "https://")}
+	cookie := &http.Cookie{ // #nosec G124 -- Secure wherever the browser speaks https
+		Name: cookieName, Path: base, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		Secure: strings.HasPrefix(p.cfg.Origin(v.r), "https://"),
+	}
 	if c == (credentials{}) {
 		cookie.MaxAge = -1
 	} else {
@@ -160,7 +162,7 @@ func (p *pages) enter(v *visit, a signin.Answer) error {
 		}
 	}
 	p.remember(v, credentials{a.Session.ID, a.Token})
-	return v.redirect("/login")
+	return v.toLogin()
 }
 
 // beginLogin tells the page's script which passkeys to ask the browser for. It
@@ -173,7 +175,7 @@ func (p *pages) beginLogin(v *visit) error {
 // takePasskey ends what beginLogin began.
 func (p *pages) takePasskey(v *visit) error {
 	a, err := p.cfg.SignIn.FinishLogin(v.r.Context(), by, v.form("state"), []byte(v.form("credential")))
-	problem := ""
+	var problem string
 	switch {
 	case err == nil:
 		return p.enter(v, a)
@@ -202,11 +204,11 @@ func (p *pages) takeTOTP(v *visit) error {
 		case err != nil:
 			return err
 		case x.ID == "":
-			return v.redirect("/login")
+			return v.toLogin()
 		}
 		return p.step(v, http.StatusUnprocessableEntity, x, &page{Problem: v.text.get("totp.wrong")})
 	case gone(err), errors.Is(err, signin.ErrSessionChanged):
-		return v.redirect("/login")
+		return v.toLogin()
 	}
 	return err
 }
@@ -218,7 +220,7 @@ func (p *pages) takeChange(v *visit) error {
 		return err
 	}
 	if x.ID == "" || x.Next() != signin.StepChange {
-		return v.redirect("/login")
+		return v.toLogin()
 	}
 	s := &page{}
 	plain := v.form("password")
@@ -232,7 +234,7 @@ func (p *pages) takeChange(v *visit) error {
 		s.PasswordWrong, s.Problem = true, v.text.get("change.same")
 		return p.step(v, http.StatusUnprocessableEntity, x, s)
 	case err == nil, gone(err), errors.Is(err, signin.ErrFirst):
-		return v.redirect("/login")
+		return v.toLogin()
 	}
 	return err
 }

@@ -102,12 +102,12 @@ func Mount(e *echo.Echo, cfg Config) {
 	post("/login/logout", p.logOut)
 	// Who comes back to the address that a form was sent to wants the page.
 	for _, path := range []string{"", "/", "/login/password", "/login/passkey", "/login/totp", "/login/password/change", "/login/logout"} {
-		get(path, func(v *visit) error { return v.redirect("/login") })
+		get(path, func(v *visit) error { return v.toLogin() })
 	}
 
 	get("/login/user/init", p.showInit)
 	post("/login/user/init", p.takeInit)
-	get("/login/user/init/resend", func(v *visit) error { return v.redirect("/login") })
+	get("/login/user/init/resend", func(v *visit) error { return v.toLogin() })
 	post("/login/user/init/resend", p.resend)
 	get("/login/mail/verification", p.showMail)
 	post("/login/mail/verification", p.takeMail)
@@ -208,8 +208,8 @@ func (v *visit) form(name string) string { return v.r.PostForm.Get(name) }
 // query is a value of the address.
 func (v *visit) query(name string) string { return v.echo.QueryParam(name) }
 
-// redirect sends the browser to another page, with GET.
-func (v *visit) redirect(path string) error { return v.echo.Redirect(http.StatusSeeOther, base+path) }
+// toLogin sends the browser to the login, which shows the step that is next.
+func (v *visit) toLogin() error { return v.echo.Redirect(http.StatusSeeOther, base+"/login") }
 
 // page is what templates show. Texts are in the visit's language.
 type page struct {
@@ -330,7 +330,7 @@ func (p *pages) judgeNew(v *visit, s *page, plain, again string) bool {
 	policy := p.cfg.SignIn.Policy()
 	if err := policy.CheckPassword(plain); err != nil {
 		s.PasswordWrong = true
-		s.Problem = v.text.get("password.weak", p.broken(v, policy, plain))
+		s.Problem = v.text.get("password.weak", p.broken(v, plain))
 		return false
 	}
 	if domain.CheckPlain(plain) != nil {
@@ -348,7 +348,7 @@ func (p *pages) judgeNew(v *visit, s *page, plain, again string) bool {
 
 // broken is the text of the rule that a password breaks first: each rule is
 // tried alone.
-func (p *pages) broken(v *visit, policy domain.Policy, plain string) string {
+func (p *pages) broken(v *visit, plain string) string {
 	for _, r := range p.rules(v) {
 		alone := domain.Policy{MinLength: r.Min, Lower: r.Name == "lower", Upper: r.Name == "upper", Number: r.Name == "number", Symbol: r.Name == "symbol"}
 		if alone.CheckPassword(plain) != nil {
