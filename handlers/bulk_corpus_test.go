@@ -110,11 +110,11 @@ func corpus(t testing.TB) (text string, wrong map[int64]defect) {
 				line = d.new
 			} else {
 				line = strings.NewReplacer("user-", "canaryname-", `"g-`, `"canary-g-`, fmt.Sprintf(`,"userId":"id-%d"`, n), "").Replace(line)
-				old, new := strings.ReplaceAll(d.old, "%d", fmt.Sprint(n)), strings.ReplaceAll(d.new, "%d", fmt.Sprint(n))
-				if !strings.Contains(line, old) {
-					t.Fatalf("defect %d: %s is not in %s", next, old, line)
+				was, is := strings.ReplaceAll(d.old, "%d", fmt.Sprint(n)), strings.ReplaceAll(d.new, "%d", fmt.Sprint(n))
+				if !strings.Contains(line, was) {
+					t.Fatalf("defect %d: %s is not in %s", next, was, line)
 				}
-				line = strings.Replace(line, old, new, 1)
+				line = strings.Replace(line, was, is, 1)
 			}
 		}
 		b.WriteString(line + "\n")
@@ -163,11 +163,11 @@ func TestBulkCorpus(t *testing.T) {
 	s := start(t, withJobs)
 	text, wrong := corpus(t)
 	dry := s.bulk(t, s.http, "jobId=dry&dryRun=true", strings.NewReader(text))
-	real := s.bulk(t, s.http, "jobId=real", strings.NewReader(text))
-	if len(dry) != 1001 || len(real) != 1001 {
-		t.Fatalf("%d and %d answers", len(dry), len(real))
+	done := s.bulk(t, s.http, "jobId=real", strings.NewReader(text))
+	if len(dry) != 1001 || len(done) != 1001 {
+		t.Fatalf("%d and %d answers", len(dry), len(done))
 	}
-	for i, a := range real[:1000] {
+	for i, a := range done[:1000] {
 		n := int64(i + 1)
 		d, bad := wrong[n]
 		switch {
@@ -184,13 +184,13 @@ func TestBulkCorpus(t *testing.T) {
 			t.Errorf("line %d: real and dry run differ: %s", n, diff)
 		}
 	}
-	for _, all := range [][]bulkAnswer{dry, real} {
+	for _, all := range [][]bulkAnswer{dry, done} {
 		sum := all[1000].Summary
 		if sum == nil || sum.Created != 940 || sum.Failed != 60 || sum.Lines != 1000 {
 			t.Errorf("summary %+v", sum)
 		}
 	}
-	if diff := cmp.Diff(real[1000].Summary.Forecast, dry[1000].Summary.Forecast); diff != "" {
+	if diff := cmp.Diff(done[1000].Summary.Forecast, dry[1000].Summary.Forecast); diff != "" {
 		t.Errorf("the forecasts differ: %s", diff)
 	}
 	if err := s.deps.Projections.WaitFor(context.Background(), "users", s.head(t)); err != nil {
@@ -207,7 +207,7 @@ func TestBulkCorpus(t *testing.T) {
 	if n := strings.Count(texts[0], "\n"); n != 60 {
 		t.Errorf("%d failures are kept", n)
 	}
-	s.hidden(t, append(texts, fmt.Sprintf("%+v %+v", real, dry))...)
+	s.hidden(t, append(texts, fmt.Sprintf("%+v %+v", done, dry))...)
 }
 
 // TestBulkSecrets tells a job a project's secret: it is sealed, hashes refer to

@@ -74,6 +74,7 @@ func TestBulkWaitsForWhoReadsLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer res.Body.Close()
 	answers, next := bufio.NewScanner(res.Body), 1
 	answers.Buffer(nil, 1<<20)
 	for answers.Scan() && next <= n {

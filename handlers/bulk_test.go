@@ -78,7 +78,7 @@ func (a bulkAnswer) id() string {
 // bulk makes a call and returns its answers.
 func (s *system) bulk(t testing.TB, client *http.Client, query string, body io.Reader, headers ...string) []bulkAnswer {
 	t.Helper()
-	req, err := http.NewRequest("POST", s.url+importPath+"?"+query, body)
+	req, err := http.NewRequest(http.MethodPost, s.url+importPath+"?"+query, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func (s *system) bulk(t testing.TB, client *http.Client, query string, body io.R
 	if err != nil {
 		t.Fatalf("after %d bytes: %v", len(b), err)
 	}
-	if res.StatusCode != 200 || res.Header.Get("Content-Type") != "application/x-ndjson" {
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "application/x-ndjson" {
 		t.Fatalf("status %d: %s", res.StatusCode, b)
 	}
 	return readAnswers(t, b)
@@ -128,7 +128,7 @@ func TestBulkAnswersWhileLinesArrive(t *testing.T) {
 			r, w := io.Pipe()
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
-			req, err := http.NewRequestWithContext(ctx, "POST", s.url+importPath, r)
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+importPath, r)
 			if err != nil {
 				t.Fatal(err)
 			}

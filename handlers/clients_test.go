@@ -227,7 +227,7 @@ func TestTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		res.Body.Close()
-		if res.Proto != c.proto || res.StatusCode != 200 {
+		if res.Proto != c.proto || res.StatusCode != http.StatusOK {
 			t.Errorf("%s: %s %d", c.proto, res.Proto, res.StatusCode)
 		}
 		req := connect.NewRequest(&managementv1.ImportHumanUserRequest{})

@@ -42,7 +42,7 @@ func FuzzImportProto(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
-		req, err := http.NewRequest("POST", s.url+importProcedure, bytes.NewReader(content))
+		req, err := http.NewRequest(http.MethodPost, s.url+importProcedure, bytes.NewReader(content))
 		if err != nil {
 			t.Fatal(err)
 		}

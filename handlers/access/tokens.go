@@ -89,7 +89,7 @@ func NewTokens(pool *pgxpool.Pool, adminSecret, adminOrg string, now func() time
 // first call.
 func (t *Tokens) Trust(i *Issuer) { t.issuer = i }
 
-const tokenColumns = `id, name, org, role, created_at, created_by, expires_at, revoked_at, last_used_at`
+const tokenColumns = `id, name, org, role, created_at, created_by, expires_at, revoked_at, last_used_at` // #nosec G101 -- names of columns
 
 func scanToken(row pgx.CollectableRow) (Token, error) {
 	var t Token
