@@ -18,7 +18,7 @@ const spanLimit = 1 << 16
 
 // suspectGroup is how many events that may have killed a process are tried at
 // once. When one of them does it again, they are tried one by one.
-const suspectGroup = 32
+const suspectGroup = 128
 
 // entry is one event that was read and is not yet handled.
 type entry struct {
