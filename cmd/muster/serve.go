@@ -60,8 +60,8 @@ type serveCmd struct {
 
 // gcPercent is how much the heap grows before it is collected, unless GOGC says
 // otherwise. Little lives longer than a call, some 20 MB in all, so collecting
-// seldom costs under 100 MB and spares an eighth of the processor's time.
-const gcPercent = 300
+// seldom costs some 100 MB and spares a tenth of the processor's time.
+const gcPercent = 200
 
 // Run starts everything in the order in which it depends on each other, and
 // ends it in the reverse order.

@@ -70,7 +70,7 @@ func run(ctx context.Context) error {
 	url := flag.String("database-url", "", "measure on this PostgreSQL instead of one that bench starts")
 	profile := flag.String("cpuprofile", "", "write a CPU profile of this process to a file: service, log and load, not PostgreSQL")
 	flag.Parse()
-	debug.SetGCPercent(300) // as muster serve does
+	debug.SetGCPercent(200) // as muster serve does
 	if *profile != "" {
 		f, err := os.Create(*profile)
 		if err != nil {

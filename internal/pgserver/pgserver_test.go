@@ -642,3 +642,14 @@ func within(t *testing.T, d time.Duration, what string, ok func() bool) {
 		t.Fatalf("%s is not there after %v", what, d)
 	}
 }
+
+func TestSharedBuffers(t *testing.T) {
+	for memory, want := range map[int64]int64{512 << 20: 128 << 20, 8 << 30: 512 << 20, 64 << 30: 1 << 30} {
+		if got := sharedBuffers(memory); got != want {
+			t.Errorf("of %d MiB: %d MiB, want %d", memory>>20, got>>20, want>>20)
+		}
+	}
+	if m := memory(); m < 64<<20 {
+		t.Errorf("this machine has %d bytes", m)
+	}
+}
