@@ -205,7 +205,7 @@ func (r *Run) Stream(ctx context.Context, in io.Reader, out io.Writer, interrupt
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = context.Cause(ctx)
 	}
-	if readErr != nil && (err == nil || errors.Is(err, errShort)) {
+	if readErr != nil && (err == nil || err == error(errShort)) { //nolint:errorlint // this one only: errOtherLines has the same id
 		err = readErr
 		if domainErr := (*domain.Error)(nil); !errors.As(err, &domainErr) {
 			err = errBrokenBody.Because(readErr)
