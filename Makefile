@@ -20,24 +20,21 @@ build: ## build bin/muster
 run: build ## run the service, set-up included; with DATABASE_URL on that PostgreSQL
 	@if [ -z "$${DATABASE_URL:-}" ]; then scripts/setup-postgres.sh; fi && exec bin/muster serve
 
-# Rules, hashes and readers of files start no goroutines, and hashing is ten
-# times dearer under the race detector: they are tested without it.
-PURE := ./domain ./domain/password ./importer/source
-
-# Vetted once and with the tests' own flag, so that nothing is compiled twice.
-# CLUSTER_ARGS='-v' prints what the processes print; -dir, -port and -nats-port
-# say where everything is. With DATABASE_URL it needs no PostgreSQL of its own.
-.PHONY: cluster
-cluster: build ## run three JetStream nodes and two instances on one PostgreSQL, to kill any one of
-	@if [ -z "$${DATABASE_URL:-}" ]; then scripts/setup-postgres.sh; fi && \
-	go build -o bin/cluster ./internal/cluster/run && exec bin/cluster $(CLUSTER_ARGS)
-
 .PHONY: test
 test: ## run all tests, set-up included
-	@race=$$(scripts/setup-test.sh) && set -x && \
-	go vet $$race ./... && \
-	go test -vet=off -p 2 -count=1 -timeout 10m $(PURE) && \
-	go test -vet=off $$race -p 2 -count=1 -timeout 10m $$(go list ./... | grep -vE '/(domain|domain/password|importer/source)$$')
+	@scripts/setup-test.sh && set -x && \
+	go vet ./... && \
+	go test -vet=off -p 2 -count=1 -timeout 10m ./...
+
+# Where goroutines share what they hold. The detector makes a test three to ten
+# times dearer, browsers and hashes most of all, so it runs where it can find
+# something; RACE=./... runs it everywhere.
+RACE ?= ./eventstore ./projections ./consumers ./importer ./handlers ./handlers/access ./handlers/signin
+
+.PHONY: test/race
+test/race: ## run the tests of RACE with the race detector
+	@scripts/setup-test.sh race && set -x && \
+	go test -race -vet=off -p 2 -count=1 -timeout 10m $(RACE)
 
 # DURATION is how long the log is tried; a mutant, at most. SEED repeats a plan.
 DURATION ?= 60s
@@ -65,7 +62,7 @@ test/chaos: build ## kill consumers, instances, JetStream nodes and the mail ser
 
 .PHONY: screenshots
 screenshots: ## write a picture of every page, light and dark, into docs/screenshots/
-	@scripts/setup-test.sh >/dev/null
+	@scripts/setup-test.sh
 	MUSTER_SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 -run '^TestScreenshots$$' ./handlers/pages ./handlers/console
 
 .PHONY: lint

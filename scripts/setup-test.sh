@@ -1,9 +1,7 @@
 #!/bin/sh
-# What the tests need beyond Go: PostgreSQL; a C compiler for the race
-# detector; grpcurl and a Chromium, which call the service as its users do;
-# axe-core, which judges whether everybody can use the pages.
-# Prints the flag to test with: -race, or nothing where no compiler is to be
-# had.
+# What the tests need beyond Go: PostgreSQL; grpcurl and a Chromium, which call
+# the service as its users do; axe-core, which judges the pages; with the
+# argument "race", a C compiler for the race detector.
 set -eu
 cd "$(dirname "$0")/.."
 mkdir -p .tools/bin
@@ -42,7 +40,7 @@ browser() {
 	return 1
 }
 
-compiler || from_apt 'a C compiler, for the race detector,' gcc libc6-dev
+[ "${1:-}" != race ] || compiler || from_apt 'a C compiler, for the race detector,' gcc libc6-dev
 browser || from_apt 'Chromium, for the tests in a browser,' chromium
 
 wait $grpcurl
@@ -89,10 +87,4 @@ if [ ! -r "$axe/axe.min.js" ]; then
 	unpack=$(mktemp -d .tools/axe-XXXXXX)
 	axe_core "$unpack" >&2 </dev/null || echo 'muster: axe-core is not to be had: install npm, or set npm_config_registry' >&2
 	rm -rf "$unpack"
-fi
-
-if compiler; then
-	echo -race
-else
-	echo 'muster: no C compiler, so the tests run without the race detector' >&2
 fi
