@@ -67,6 +67,8 @@ var outgoing = map[string]string{
 	"MetadataRemoved":              "keys",
 	"MetadataSet":                  "entries",
 	"OrganisationAdded":            "name",
+	"OrganisationDomainAdded":      "domain",
+	"OrganisationDomainRemoved":    "domain",
 	"OrganisationRenamed":          "name",
 	"PasskeyAdded":                 "codeId name",
 	"PasskeyChecked":               "signCount",

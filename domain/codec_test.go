@@ -138,6 +138,8 @@ func TestSealedPartHoldsWhatIsPersonal(t *testing.T) {
 		domain.TypeTOTPChecked:                  {"Step"},
 		domain.TypeOrganisationAdded:            {"Name"},
 		domain.TypeOrganisationRenamed:          {"Name"},
+		domain.TypeOrganisationDomainAdded:      {"Domain"},
+		domain.TypeOrganisationDomainRemoved:    {"Domain"},
 		domain.TypePersonalDataRead:             {"What"},
 		domain.TypeHumanAdded:                   {"Job", "Line"},
 		domain.TypeImportStarted:                {"OnConflict", "Notify"},

@@ -277,6 +277,13 @@ type OrganisationDeactivated struct{}
 // OrganisationReactivated undoes OrganisationDeactivated.
 type OrganisationReactivated struct{}
 
+// OrganisationDomainAdded says that a domain is the organisation's, verified.
+// Domain is in NormaliseDomain's form.
+type OrganisationDomainAdded struct{ Domain string }
+
+// OrganisationDomainRemoved gives the domain up; another may have it.
+type OrganisationDomainRemoved struct{ Domain string }
+
 // ImportStarted is the first event of an import job's stream, which is named
 // ImportStream(id). A dry run has none.
 type ImportStarted struct {

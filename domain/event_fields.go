@@ -44,6 +44,8 @@ var kinds = map[string]kind{
 	TypeUserErased:                   bare[UserErased](),
 	TypeOrganisationAdded:            fielded[OrganisationAdded](),
 	TypeOrganisationRenamed:          fielded[OrganisationRenamed](),
+	TypeOrganisationDomainAdded:      fielded[OrganisationDomainAdded](),
+	TypeOrganisationDomainRemoved:    fielded[OrganisationDomainRemoved](),
 	TypePersonalDataRead:             fielded[PersonalDataRead](),
 	TypeImportStarted:                fielded[ImportStarted](),
 	TypeImportSecretAdded:            fielded[ImportSecretAdded](),
@@ -236,6 +238,18 @@ func (e *OrganisationRenamed) open(c *coder) {
 }
 
 func (*OrganisationRenamed) sealed(*coder) {}
+
+func (e *OrganisationDomainAdded) open(c *coder) {
+	c.str(1, &e.Domain)
+}
+
+func (*OrganisationDomainAdded) sealed(*coder) {}
+
+func (e *OrganisationDomainRemoved) open(c *coder) {
+	c.str(1, &e.Domain)
+}
+
+func (*OrganisationDomainRemoved) sealed(*coder) {}
 
 func (e *PersonalDataRead) open(c *coder) {
 	c.str(1, &e.What)

@@ -46,6 +46,8 @@ const (
 	TypeOrganisationRenamed          = "OrganisationRenamed"
 	TypeOrganisationDeactivated      = "OrganisationDeactivated"
 	TypeOrganisationReactivated      = "OrganisationReactivated"
+	TypeOrganisationDomainAdded      = "OrganisationDomainAdded"
+	TypeOrganisationDomainRemoved    = "OrganisationDomainRemoved"
 	TypePersonalDataRead             = "PersonalDataRead"
 	TypeImportStarted                = "ImportStarted"
 	TypeImportSecretAdded            = "ImportSecretAdded"
@@ -317,6 +319,18 @@ func (OrganisationReactivated) Type() string { return TypeOrganisationReactivate
 
 // Schema implements Event.
 func (OrganisationReactivated) Schema() int16 { return 1 }
+
+// Type implements Event.
+func (OrganisationDomainAdded) Type() string { return TypeOrganisationDomainAdded }
+
+// Schema implements Event.
+func (OrganisationDomainAdded) Schema() int16 { return 1 }
+
+// Type implements Event.
+func (OrganisationDomainRemoved) Type() string { return TypeOrganisationDomainRemoved }
+
+// Schema implements Event.
+func (OrganisationDomainRemoved) Schema() int16 { return 1 }
 
 // Type implements Event.
 func (PersonalDataRead) Type() string { return TypePersonalDataRead }

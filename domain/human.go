@@ -83,9 +83,11 @@ const (
 	// ClaimIDPLink is an identity at a provider; its scope is the provider's
 	// configuration id.
 	ClaimIDPLink = "idp_link"
+	// ClaimDomain is a domain, of at most one organisation.
+	ClaimDomain = "organisation_domain"
 )
 
-// Claim is a value that at most one user may own.
+// Claim is a value that at most one user, or organisation, may own.
 type Claim struct {
 	Kind, Scope, Value string
 }
@@ -108,10 +110,13 @@ func IDPLinkClaim(configID, externalUserID string) Claim {
 
 func foldCase(s string) string { return strings.ToLower(s) }
 
-// ConflictError is what a caller gets when another user owns a claim.
+// ConflictError is what a caller gets when somebody else owns a claim.
 func (c Claim) ConflictError() *Error {
-	if c.Kind == ClaimIDPLink {
+	switch c.Kind {
+	case ClaimIDPLink:
 		return ErrIDPLinkTaken
+	case ClaimDomain:
+		return ErrDomainTaken
 	}
 	return ErrUserExists.OnField("userName")
 }

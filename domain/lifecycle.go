@@ -99,8 +99,8 @@ func (u *User) Erase() (Decision, error) {
 }
 
 // ChangeUsername gives the user another name. A change of letter case only
-// keeps the claim.
-func (u *User) ChangeUsername(name string) (Decision, error) {
+// keeps the claim. The policy says which domains are reserved (Policy.Reserved).
+func (u *User) ChangeUsername(name string, p Policy) (Decision, error) {
 	if err := u.notFound("COMMAND-5N9ds"); err != nil {
 		return Decision{}, err
 	}
@@ -113,6 +113,9 @@ func (u *User) ChangeUsername(name string) (Decision, error) {
 	}
 	if name == u.UserName {
 		return Decision{}, ErrUserNameSame
+	}
+	if err := p.checkReserved(name); err != nil {
+		return Decision{}, err
 	}
 	d := u.decide(UsernameChanged{UserName: name})
 	if was, is := LoginNameClaim(u.UserName), LoginNameClaim(name); was != is {

@@ -38,7 +38,7 @@ const undetermined = "und"
 
 // Normalise checks the whole command and brings it into its final form. The
 // error is an *Error about the first broken rule, in the wire's order: user
-// name, profile, e-mail, phone, password, hash, provider links; then our own:
+// name, profile, e-mail, phone, reserved domains, password, hash, provider links; then our own:
 // TOTP secret, metadata, state, ids.
 //
 // It repeats the limits that the wire's edge has, so that sources which do not
@@ -49,7 +49,7 @@ func (c ImportHuman) Normalise(p Policy) (Human, []Warning, error) {
 		Email: c.Email,
 	}}
 	for _, step := range [...]func(*ImportHuman) error{
-		n.names, n.email, n.userName, n.phone, n.password, n.idpLinks, n.totp, n.metadata, n.rest,
+		n.names, n.email, n.userName, n.phone, n.reserved, n.password, n.idpLinks, n.totp, n.metadata, n.rest,
 	} {
 		if err := step(&c); err != nil {
 			return Human{}, nil, err
@@ -210,6 +210,10 @@ func (n *normaliser) phone(c *ImportHuman) error {
 	n.h.Phone = &phone
 	return nil
 }
+
+// reserved judges the user name's domain, once everything else that the edge
+// knows is in its final form.
+func (n *normaliser) reserved(*ImportHuman) error { return n.policy.checkReserved(n.h.UserName) }
 
 // password judges the hash, or else the plain password; beside a hash the
 // plain one is dropped unseen.

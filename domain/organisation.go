@@ -1,6 +1,9 @@
 package domain
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // OrganisationStream returns the stream of an organisation's events. No user
 // can have it as an id.
@@ -14,6 +17,8 @@ type Organisation struct {
 	Name     string
 	// State is StateUnspecified (does not exist), StateActive or StateInactive.
 	State State
+	// Domains are the verified domains, in the order in which they came.
+	Domains []string
 }
 
 // Apply folds the stream's next event.
@@ -28,6 +33,10 @@ func (o *Organisation) Apply(e Event) {
 		o.State = StateInactive
 	case OrganisationReactivated:
 		o.State = StateActive
+	case OrganisationDomainAdded:
+		o.Domains = append(o.Domains, e.Domain)
+	case OrganisationDomainRemoved:
+		o.Domains = slices.DeleteFunc(o.Domains, func(d string) bool { return d == e.Domain })
 	}
 }
 
@@ -70,6 +79,55 @@ func (o *Organisation) Deactivate() (Decision, error) {
 // Reactivate undoes Deactivate. ErrOrganisationMissing, ErrOrganisationSame.
 func (o *Organisation) Reactivate() (Decision, error) {
 	return o.turn(StateActive, OrganisationReactivated{})
+}
+
+// AddDomain makes a domain the organisation's: from then on no other
+// organisation's user gets a user name that ends in @ and it. Nothing about the
+// domain is looked up. Only an operator may add one, and that the operator did
+// is what makes it verified. ErrOrganisationMissing, NormaliseDomain's errors,
+// ErrOrganisationSame, ErrDomainsMany; whoever commits it, ErrDomainTaken.
+func (o *Organisation) AddDomain(name string) (Decision, error) {
+	name, err := NormaliseDomain(name)
+	switch {
+	case o.State == StateUnspecified:
+		return Decision{}, ErrOrganisationMissing
+	case err != nil:
+		return Decision{}, err
+	case slices.Contains(o.Domains, name):
+		return Decision{}, ErrOrganisationSame
+	case len(o.Domains) >= MaxDomains:
+		return Decision{}, ErrDomainsMany
+	}
+	d := o.decide(OrganisationDomainAdded{Domain: name})
+	d.Take = []Claim{DomainClaim(name)}
+	return d, nil
+}
+
+// RemoveDomain gives a domain up: its names are everybody's again, and another
+// organisation may have it. ErrOrganisationMissing, NormaliseDomain's errors,
+// ErrDomainMissing.
+func (o *Organisation) RemoveDomain(name string) (Decision, error) {
+	name, err := NormaliseDomain(name)
+	switch {
+	case o.State == StateUnspecified:
+		return Decision{}, ErrOrganisationMissing
+	case err != nil:
+		return Decision{}, err
+	case !slices.Contains(o.Domains, name):
+		return Decision{}, ErrDomainMissing
+	}
+	d := o.decide(OrganisationDomainRemoved{Domain: name})
+	d.Release = []Claim{DomainClaim(name)}
+	return d, nil
+}
+
+// Claims returns what the organisation owns.
+func (o *Organisation) Claims() []Claim {
+	var claims []Claim
+	for _, d := range o.Domains {
+		claims = append(claims, DomainClaim(d))
+	}
+	return claims
 }
 
 func (o *Organisation) turn(to State, e Event) (Decision, error) {

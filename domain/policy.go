@@ -18,6 +18,10 @@ type Policy struct {
 	// Recognise judges an encoded password hash; nil is password.Recognise.
 	// An import that knows which secrets it has may be stricter.
 	Recognise func(encoded string) (password.Format, error)
+	// Reserved reports whether a domain, in NormaliseDomain's form, is a
+	// verified one of another organisation than the user's: no user name may
+	// end in it. nil: no domain is.
+	Reserved func(domain string) bool
 }
 
 func (p Policy) recognise(encoded string) (password.Format, error) {

@@ -187,7 +187,7 @@ func TestClaimsAreNeverOrphaned(t *testing.T) {
 			var err error
 			switch rapid.IntRange(0, 7).Draw(rt, "command") {
 			case 0, 1:
-				d, err = u.ChangeUsername(name.Draw(rt, "name"))
+				d, err = u.ChangeUsername(name.Draw(rt, "name"), domain.Policy{})
 			case 2, 3:
 				d, err = u.LinkIDP(domain.IDPLink{ConfigID: "google", ExternalUserID: id.Draw(rt, "id")})
 			case 4:
@@ -230,25 +230,25 @@ func TestErasedUserHasNothingPersonal(t *testing.T) {
 
 func TestChangeUsername(t *testing.T) {
 	u := imported(t)
-	d, err := u.ChangeUsername("gigi")
+	d, err := u.ChangeUsername("gigi", domain.Policy{})
 	expect(t, domain.ErrUserNameSame, d, err)
-	d, err = u.ChangeUsername(" \t")
+	d, err = u.ChangeUsername(" \t", domain.Policy{})
 	expect(t, domain.ErrUserNameEmpty, d, err)
-	d, err = u.ChangeUsername("a\x00")
+	d, err = u.ChangeUsername("a\x00", domain.Policy{})
 	expect(t, domain.ErrTextInvalid, d, err)
-	d, err = u.ChangeUsername(strings.Repeat("a", 201))
+	d, err = u.ChangeUsername(strings.Repeat("a", 201), domain.Policy{})
 	expect(t, domain.ErrTooLong, d, err)
-	d, err = (&domain.User{}).ChangeUsername("a")
+	d, err = (&domain.User{}).ChangeUsername("a", domain.Policy{})
 	if e := (*domain.Error)(nil); !errors.As(err, &e) || e.ID != "COMMAND-5N9ds" || e.Kind != domain.KindNotFound || len(d.Events) > 0 {
 		t.Errorf("%v", err)
 	}
 
-	d, err = u.ChangeUsername(" Gigi ")
+	d, err = u.ChangeUsername(" Gigi ", domain.Policy{})
 	do(t, u, d, err)
 	if len(d.Take)+len(d.Release) > 0 || u.UserName != "Gigi" {
 		t.Errorf("a change of case only: %+v, now %q", d, u.UserName)
 	}
-	d, err = u.ChangeUsername("mini")
+	d, err = u.ChangeUsername("mini", domain.Policy{})
 	do(t, u, d, err)
 	if diff := cmp.Diff([][]domain.Claim{{{Kind: "login_name", Value: "mini"}}, {{Kind: "login_name", Value: "gigi"}}}, [][]domain.Claim{d.Take, d.Release}); diff != "" {
 		t.Error(diff)

@@ -2,8 +2,10 @@ package handlers
 
 import (
 	"context"
+	"net/http"
 	"time"
 
+	"github.com/labstack/echo/v4"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/muster-id/muster/handlers/access"
@@ -17,6 +19,49 @@ func (s *server) bindAccess() {
 	bind(s, service+"RevokeToken", access.IAMWrite, s.revokeToken)
 	bind(s, service+"CreateOrganisation", access.IAMWrite, s.createOrganisation)
 	bind(s, service+"ListOrganisations", access.IAMWrite, s.listOrganisations)
+
+	owner := func(verb, path, summary string, body any, fn func(echo.Context, *call) (any, error)) {
+		s.serveOwn(endpoint{verb: verb, path: "/v1/organisations/:id/domains" + path, permission: access.IAMWrite, summary: summary, body: body, answer: organisationDomains{}},
+			answering(fn, func(err error) error { return err }))
+	}
+	owner(http.MethodGet, "", "The domains that are an organisation's", nil, s.listDomains)
+	owner(http.MethodPost, "", "Make a domain an organisation's: nobody else's user names may end in it", domainRequest{}, s.addDomain)
+	owner(http.MethodDelete, "/:domain", "Give an organisation's domain up", nil, s.removeDomain)
+}
+
+// What the calls about domains take and answer with.
+type (
+	domainRequest struct {
+		Domain string `json:"domain"`
+	}
+	organisationDomains struct {
+		Domains []string `json:"domains"`
+	}
+)
+
+func (s *server) listDomains(e echo.Context, _ *call) (any, error) {
+	return domainsAnswer(s.deps.Organisations.Domains(e.Request().Context(), e.Param("id")))
+}
+
+// addDomain makes a domain an organisation's. That the call needs iam.write is
+// what makes it verified: whoever holds that answers for it.
+func (s *server) addDomain(e echo.Context, c *call) (any, error) {
+	var req domainRequest
+	if err := readBody(e, &req); err != nil {
+		return nil, err
+	}
+	return domainsAnswer(s.deps.Organisations.AddDomain(e.Request().Context(), e.Param("id"), req.Domain, c.token.ID))
+}
+
+func (s *server) removeDomain(e echo.Context, c *call) (any, error) {
+	return domainsAnswer(s.deps.Organisations.RemoveDomain(e.Request().Context(), e.Param("id"), e.Param("domain"), c.token.ID))
+}
+
+func domainsAnswer(domains []string, err error) (any, error) {
+	if domains == nil {
+		domains = []string{}
+	}
+	return organisationDomains{domains}, err
 }
 
 func (s *server) createToken(ctx context.Context, req *musterv1.CreateTokenRequest) (*musterv1.CreateTokenResponse, error) {

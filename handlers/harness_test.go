@@ -106,7 +106,7 @@ func start(t testing.TB, change func(*handlers.Deps)) *system {
 	s.deps = handlers.Deps{
 		Projections: engine,
 		Store:       store, Tokens: s.tokens, Organisations: s.orgs,
-		Importer: &importer.Importer{Store: store, Passwords: password.NewPool(2, rand.Reader), Policy: policy, Now: time.Now, Rand: rand.Reader},
+		Importer: &importer.Importer{Store: store, Passwords: password.NewPool(2, rand.Reader), Policy: policy, Reserved: s.orgs.Reserved, Now: time.Now, Rand: rand.Reader},
 		Log:      slog.New(slog.NewJSONHandler(s.log, nil)),
 	}
 	stopping := make(chan struct{})

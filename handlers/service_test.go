@@ -285,6 +285,7 @@ func TestRolesAndOrganisations(t *testing.T) {
 		{"GET", "/v1/tokens", "", access.IAMWrite},
 		{"POST", "/v1/organisations", "", access.IAMWrite},
 		{"GET", "/v1/organisations", "", access.IAMWrite},
+		{"GET", "/v1/organisations/org-2/domains", "", access.IAMWrite},
 		{"POST", "/admin/v1/import", `{"timeout":"1m","dataOrgs":{}}`, access.IAMWrite},
 	}
 	for _, role := range access.Roles {

@@ -54,7 +54,14 @@ func (s *server) organization(ctx context.Context, c *call, o *objectv2.Organiza
 	case *objectv2.Organization_OrgId:
 		return o.OrgId, s.mayEnter(ctx, c.token, o.OrgId)
 	case *objectv2.Organization_OrgDomain:
-		return "", access.ErrNoOrg // no organisation has a domain here
+		org, err := s.deps.Organisations.OwnerOf(ctx, o.OrgDomain)
+		switch {
+		case err != nil:
+			return "", err
+		case org == "":
+			return "", access.ErrNoOrg
+		}
+		return org, s.mayEnter(ctx, c.token, org)
 	}
 	return c.org, nil
 }

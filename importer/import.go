@@ -27,6 +27,10 @@ type Importer struct {
 	Passwords *password.Pool
 	// Policy is what imports have to meet.
 	Policy domain.Policy
+	// Reserved finds what Policy.Reserved has to be for imports into an
+	// organisation. It is asked once an import and once a chunk of a job, so it
+	// has to be cheap. nil: no domains are reserved.
+	Reserved func(ctx context.Context, org string) (func(domain string) bool, error)
 	// Now is the clock; nothing but times shown to people depends on it.
 	Now func() time.Time
 	// Rand gives ids and codes; it must be safe for concurrent use, as
@@ -81,6 +85,9 @@ func (i *Importer) Import(ctx context.Context, caller Caller, cmd domain.ImportH
 	if policy.Recognise == nil {
 		policy.Recognise = withoutSecrets
 	}
+	if err := i.reserve(ctx, caller.Org, &policy); err != nil {
+		return Outcome{}, err
+	}
 	p, err := i.prepare(ctx, policy, caller, cmd)
 	if err != nil {
 		return Outcome{}, err
@@ -95,6 +102,18 @@ func (i *Importer) Import(ctx context.Context, caller Caller, cmd domain.ImportH
 	}
 	p.outcome.Result = r
 	return p.outcome, nil
+}
+
+// reserve puts into a policy which domains an organisation's users may not have
+// in their names just now.
+func (i *Importer) reserve(ctx context.Context, org string, p *domain.Policy) (err error) {
+	if i.Reserved == nil {
+		return nil
+	}
+	if p.Reserved, err = i.Reserved(ctx, org); err != nil {
+		return storeError(err)
+	}
+	return nil
 }
 
 // withoutSecrets judges hashes as the policy of a single import, which has no

@@ -526,7 +526,7 @@ func (r *Run) repeat(ctx context.Context, c *chunk) error {
 
 // repeatLinks puts the passkey links into answers that are given again.
 func (r *Run) repeatLinks(ctx context.Context, c *chunk) error {
-	r.prepare(c)
+	r.prepare(c, r.policy) // what was let in is not judged anew by who has which domain now
 	at := map[int64]*row{}
 	for i := range c.rows {
 		at[c.rows[i].line] = &c.rows[i]

@@ -27,7 +27,7 @@ func BenchmarkPrepare(b *testing.B) {
 	b.ReportAllocs()
 	lines := 0
 	for b.Loop() {
-		r.prepare(c)
+		r.prepare(c, r.policy)
 		for i := range c.rows {
 			w := &c.rows[i]
 			if w.err != nil {

@@ -312,11 +312,18 @@ func (r *Run) work(ctx, call context.Context, c, previous *chunk) {
 		}
 		return
 	}
-	r.prepare(c)
+	policy := r.policy
+	failed := r.jobs.Importer.reserve(ctx, r.caller.Org, &policy)
+	if failed == nil {
+		r.prepare(c, policy)
+	}
 	<-previous.registered
 	r.register(c)
 	close(c.registered)
 	switch {
+	case failed != nil:
+		<-previous.done
+		c.err = failed
 	case r.opts.DryRun:
 		<-previous.done
 		if c.err = previous.err; c.err == nil {
@@ -362,7 +369,7 @@ func (r *Run) digest(c *chunk) []byte {
 }
 
 // prepare decodes and checks a chunk's lines.
-func (r *Run) prepare(c *chunk) {
+func (r *Run) prepare(c *chunk, policy domain.Policy) {
 	text := string(c.data) // the commands' strings are parts of it
 	at := r.jobs.Importer.Now()
 	c.rows = make([]row, 0, len(c.spans))
@@ -377,13 +384,13 @@ func (r *Run) prepare(c *chunk) {
 			w.fail(s.err)
 			continue
 		}
-		if err := r.prepareRow(w, text[s.from:s.to], at); err != nil {
+		if err := r.prepareRow(w, policy, text[s.from:s.to], at); err != nil {
 			w.fail(err)
 		}
 	}
 }
 
-func (r *Run) prepareRow(w *row, text string, at time.Time) error {
+func (r *Run) prepareRow(w *row, policy domain.Policy, text string, at time.Time) error {
 	p, err := parseLine(text)
 	if err != nil {
 		return err
@@ -394,7 +401,7 @@ func (r *Run) prepareRow(w *row, text string, at time.Time) error {
 	w.cmd = p.cmd
 	w.cmd.OldSystem = r.secrets.verifier.URL != ""
 	w.cmd.Silent, w.cmd.PasskeyOrigin = r.opts.Notify != NotifyInit, r.opts.Origin
-	if w.human, w.warnings, err = w.cmd.Normalise(r.policy); err != nil {
+	if w.human, w.warnings, err = w.cmd.Normalise(policy); err != nil {
 		return err
 	}
 	if w.human.PasswordHash != "" {

@@ -107,6 +107,7 @@ func (c *tokenRevokeCmd) Run(a *app) error {
 type orgCmd struct {
 	Create orgCreateCmd `cmd:"" help:"Create an organisation and print its id."`
 	List   orgListCmd   `cmd:"" help:"List organisations."`
+	Domain orgDomainCmd `cmd:"" help:"Say which domains are whose: nobody else's user names may end in them."`
 }
 
 type orgCreateCmd struct {
@@ -152,4 +153,55 @@ func (*orgListCmd) Run(a *app) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", o.ID, o.Name, state, date(o.CreatedAt))
 	}
 	return w.Flush()
+}
+
+type orgDomainCmd struct {
+	Add    orgDomainAddCmd    `cmd:"" help:"Make a domain an organisation's, verified; it counts on every instance within a second."`
+	Remove orgDomainRemoveCmd `cmd:"" help:"Give a domain up."`
+	List   orgDomainListCmd   `cmd:"" help:"List an organisation's domains."`
+}
+
+type orgDomainAddCmd struct {
+	Org    string `arg:"" help:"The organisation's id."`
+	Domain string `arg:"" help:"The domain, such as example.org. Nothing about it is looked up."`
+}
+
+// Run makes a domain an organisation's.
+func (c *orgDomainAddCmd) Run(a *app) error {
+	return a.domains(func(o *access.Organisations) ([]string, error) { return o.AddDomain(a, c.Org, c.Domain, systemActor) })
+}
+
+type orgDomainRemoveCmd struct {
+	Org    string `arg:"" help:"The organisation's id."`
+	Domain string `arg:"" help:"The domain."`
+}
+
+// Run gives a domain up.
+func (c *orgDomainRemoveCmd) Run(a *app) error {
+	return a.domains(func(o *access.Organisations) ([]string, error) {
+		return o.RemoveDomain(a, c.Org, c.Domain, systemActor)
+	})
+}
+
+type orgDomainListCmd struct {
+	Org string `arg:"" help:"The organisation's id."`
+}
+
+// Run lists an organisation's domains.
+func (c *orgDomainListCmd) Run(a *app) error {
+	return a.domains(func(o *access.Organisations) ([]string, error) { return o.Domains(a, c.Org) })
+}
+
+// domains prints the domains that an organisation has after a call.
+func (a *app) domains(call func(*access.Organisations) ([]string, error)) error {
+	_, orgs, done, err := a.access()
+	if err != nil {
+		return err
+	}
+	defer done()
+	list, err := call(orgs)
+	for _, d := range list {
+		fmt.Fprintln(a.out, d)
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -78,19 +79,30 @@ func (c *verifyCmd) Run(a *app) error {
 
 // claimsOf returns the claims that a stream must own.
 func claimsOf(stream string, events []eventstore.Event) ([]eventstore.Claim, error) {
-	if len(stream) > 0 && stream[:1] == eventstore.SystemPrefix || events[0].Erased {
-		return nil, nil
+	type owner interface {
+		Apply(domain.Event)
+		Claims() []domain.Claim
 	}
-	user := domain.User{ID: stream}
+	var of owner
+	switch {
+	case events[0].Erased:
+		return nil, nil
+	case strings.HasPrefix(stream, domain.OrganisationStream("")):
+		of = &domain.Organisation{ID: strings.TrimPrefix(stream, domain.OrganisationStream(""))}
+	case strings.HasPrefix(stream, eventstore.SystemPrefix):
+		return nil, nil
+	default:
+		of = &domain.User{ID: stream}
+	}
 	for i := range events {
 		e, err := domain.Decode(events[i].Type, events[i].Schema, events[i].Data, events[i].Personal)
 		if err != nil {
 			return nil, err
 		}
-		user.Apply(e)
+		of.Apply(e)
 	}
 	var claims []eventstore.Claim
-	for _, c := range user.Claims() {
+	for _, c := range of.Claims() {
 		claims = append(claims, eventstore.Claim(c))
 	}
 	return claims, nil

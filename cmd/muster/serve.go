@@ -215,6 +215,7 @@ func (c *serveCmd) handler(a *app, store *eventstore.Store, engine *projections.
 		Store:     store,
 		Passwords: password.NewPool(c.Hashers, rand.Reader),
 		Policy:    policy,
+		Reserved:  orgs.Reserved,
 		Now:       time.Now,
 		Rand:      rand.Reader,
 	}

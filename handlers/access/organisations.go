@@ -29,6 +29,8 @@ type Organisations struct {
 
 	mu    sync.Mutex // guards known
 	known map[string]orgAnswer
+
+	owners owners
 }
 
 type orgAnswer struct {
@@ -154,10 +156,7 @@ func (o *Organisations) load(ctx context.Context, id string) (Organisation, erro
 
 // List returns every organisation, in order of id.
 func (o *Organisations) List(ctx context.Context) ([]Organisation, error) {
-	prefix := domain.OrganisationStream("")
-	// The first text behind all that begin with the prefix, in the column's
-	// bytewise order.
-	end := prefix[:len(prefix)-1] + string(prefix[len(prefix)-1]+1)
+	prefix, end := organisationStreams()
 	rows, err := o.store.Pool().Query(ctx,
 		`SELECT substr(stream, length($1) + 1) FROM streams WHERE stream >= $1 AND stream < $2 ORDER BY stream`, prefix, end)
 	if err != nil {

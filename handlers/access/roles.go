@@ -100,5 +100,6 @@ var (
 	ErrRole          = domain.NewError(domain.KindInvalidArgument, "MUSTER-role", "Role is unknown")
 	ErrExpiry        = domain.NewError(domain.KindInvalidArgument, "MUSTER-expiry", "Expiration date is in the past")
 	ErrTokenNotFound = domain.NewError(domain.KindNotFound, "MUSTER-token", "Token not found")
+	ErrOrgMoved      = domain.NewError(domain.KindAborted, "MUSTER-orgmoved", "Organisation is being changed by others, try again")
 	ErrOrgID         = domain.NewError(domain.KindInvalidArgument, "MUSTER-orgid", "Organisation ID must be 1 to 200 letters, digits, dashes or underscores")
 )
