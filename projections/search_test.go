@@ -276,3 +276,21 @@ func TestVerifyASample(t *testing.T) {
 		}
 	}
 }
+
+func TestVerifyOfAVersionThatHasJustBegun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, users)
+	for _, o := range w.store.AppendMany(t.Context(), []eventstore.Append{
+		{Stream: userID(1), Org: "org1", Actor: "tester", Expected: eventstore.NoStream, At: epochTime, Events: encode(person(1)...)},
+	}) {
+		if o.Err != nil {
+			t.Fatal(o.Err)
+		}
+	}
+	if _, err := w.ensure(t.Context(), users); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := w.Verify(t.Context(), "users", 0); err != nil || r.Position != 0 || r.Drifted != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
