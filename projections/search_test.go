@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/eventstore"
 )
 
 // searchWorld has a few people whose names try out searches.
