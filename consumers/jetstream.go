@@ -218,21 +218,28 @@ func (j *JetStream) Publish(_ string, messages ...*message.Message) error {
 	j.synced = false
 	futures := make([]jetstream.PubAckFuture, len(messages))
 	for i, m := range messages {
+		// Eight headers fit into a map's first group; options would add to it one
+		// by one. That it is our stream the first message makes sure of: the
+		// others expect its sequence.
+		v := []string{
+			m.Metadata.Get(MetaPosition), m.Metadata.Get(MetaEpoch), m.Metadata.Get(MetaEventID), m.Metadata.Get(MetaType),
+			m.Metadata.Get(MetaStream), m.Metadata.Get(MetaSequence), m.UUID, strconv.FormatUint(j.last+uint64(i), 10),
+		}
+		// A retry behind its successors would be refused anyway.
+		opts := []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}
+		if i == 0 {
+			opts = append(opts, jetstream.WithExpectStream(j.cfg.Stream))
+		}
 		var err error
 		futures[i], err = j.js.PublishMsgAsync(&nats.Msg{
 			Subject: m.Metadata.Get(MetaSubject),
 			Data:    m.Payload,
 			Header: nats.Header{
-				HeaderPosition: {m.Metadata.Get(MetaPosition)},
-				HeaderEpoch:    {m.Metadata.Get(MetaEpoch)},
-				HeaderEventID:  {m.Metadata.Get(MetaEventID)},
-				HeaderType:     {m.Metadata.Get(MetaType)},
-				HeaderStream:   {m.Metadata.Get(MetaStream)},
-				HeaderSequence: {m.Metadata.Get(MetaSequence)},
+				HeaderPosition: v[0:1:1], HeaderEpoch: v[1:2:2], HeaderEventID: v[2:3:3], HeaderType: v[3:4:4],
+				HeaderStream: v[4:5:5], HeaderSequence: v[5:6:6],
+				jetstream.MsgIDHeader: v[6:7:7], jetstream.ExpectedLastSeqHeader: v[7:8:8],
 			},
-		}, jetstream.WithMsgID(m.UUID), jetstream.WithExpectLastSequence(j.last+uint64(i)), jetstream.WithExpectStream(j.cfg.Stream),
-			// A retry behind its successors would be refused anyway.
-			jetstream.WithRetryAttempts(0))
+		}, opts...)
 		if err != nil {
 			return fmt.Errorf("consumers: publishing: %w", err)
 		}
