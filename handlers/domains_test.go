@@ -101,9 +101,22 @@ func nilChanges() map[string]string { return map[string]string{} }
 func TestReservedDomainInBulk(t *testing.T) {
 	t.Parallel()
 	s := start(t, withJobs)
-	s.own(t, "org-1", "acme.example")
 	line := func(id, name string) string {
 		return fmt.Sprintf(`{"userId":%q,"userName":%q,"profile":{"firstName":"Ada","lastName":"Lind"},"email":{"email":"a@b.example","isEmailVerified":true},"hashedPassword":%s}`, id, name, hash)
+	}
+	early := line("e1", "early@acme.example")
+	job := []string{"x-zitadel-orgid", "org-2"}
+	s.bulk(t, s.http, "jobId=early", strings.NewReader(early), job...)
+	s.own(t, "org-1", "acme.example")
+	// What a job did is not judged anew by what came since: neither when its
+	// answers were lost, nor when its service died before it wrote them down.
+	for _, lost := range []string{"", `DELETE FROM import_chunks; UPDATE import_jobs SET lines = 0, created = 0, state = 'running'`} {
+		if _, err := s.store.Pool().Exec(t.Context(), lost); err != nil {
+			t.Fatal(err)
+		}
+		if a := s.bulk(t, s.http, "jobId=early", strings.NewReader(early), job...); a[0].Outcome != "created" || a[0].UserID != "e1" {
+			t.Errorf("taken up again after %q: %+v", lost, a[0])
+		}
 	}
 	lines := line("b1", "one@other.example") + "\n" + line("b2", "two@Acme.example") + "\n" + line("b3", "three") + "\n"
 	for _, c := range []struct{ query, lines, org, outcomes string }{
@@ -111,6 +124,13 @@ func TestReservedDomainInBulk(t *testing.T) {
 		{"", lines, "org-2", "created failed created"},
 		{"onConflict=update&dryRun=true", line("b1", "one@acme.example") + "\n" + line("b3", "three@new.example"), "org-2", "failed updated"},
 		{"onConflict=update", line("b1", "one@acme.example") + "\n" + line("b3", "three@new.example"), "org-2", "failed updated"},
+		// A name that is there already stays its user's, and is nobody else's.
+		{"onConflict=skip&dryRun=true", early + "\n" + line("b5", "five@acme.example"), "org-2", "skipped failed"},
+		{"onConflict=skip", early + "\n" + line("b5", "five@acme.example"), "org-2", "skipped failed"},
+		{"onConflict=update&dryRun=true", strings.ReplaceAll(early, "Ada", "Eva") + "\n" + line("b5", "five@acme.example"), "org-2", "updated failed"},
+		{"onConflict=update", strings.ReplaceAll(early, "Ada", "Eva") + "\n" + line("b5", "five@acme.example"), "org-2", "updated failed"},
+		{"onConflict=update", strings.ReplaceAll(early, "early@", "late@"), "org-2", "failed"},
+		{"onConflict=fail", early, "org-2", "failed"},
 		{"", line("b4", "four@acme.example"), "org-1", "created"},
 		{"onConflict=update", line("b4", "FOUR@acme.example"), "org-1", "updated"},
 	} {

@@ -91,6 +91,8 @@ func (r *Run) rehearse(ctx context.Context, c *chunk) error {
 			lost = n
 		}
 		switch {
+		case w.reserved != nil && w.found == "" && (lost < 0 || r.opts.OnConflict != ConflictSkip):
+			w.fail(w.reserved)
 		case lost >= 0 && r.opts.OnConflict == ConflictFail:
 			w.fail(conflictOf(w.wants[lost]))
 		case lost >= 0 && r.opts.OnConflict == ConflictSkip:

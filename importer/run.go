@@ -56,6 +56,9 @@ type row struct {
 	deferred bool
 	// found is the user that is there already, when the line is to change one.
 	found string
+	// reserved is why the line may not give anybody its user name, when it may
+	// still be about a user who has it.
+	reserved error
 	// owned says that the line's user owns something: so it is alive.
 	owned bool
 
@@ -401,7 +404,16 @@ func (r *Run) prepareRow(w *row, policy domain.Policy, text string, at time.Time
 	w.cmd = p.cmd
 	w.cmd.OldSystem = r.secrets.verifier.URL != ""
 	w.cmd.Silent, w.cmd.PasskeyOrigin = r.opts.Notify != NotifyInit, r.opts.Origin
-	if w.human, w.warnings, err = w.cmd.Normalise(policy); err != nil {
+	w.human, w.warnings, err = w.cmd.Normalise(policy)
+	if errors.Is(err, domain.ErrDomainReserved) && (r.opts.OnConflict != ConflictFail || r.doubt) {
+		// Whose name it is already keeps it, and a line that was let in before
+		// is not judged anew.
+		w.reserved = err
+		if w.human, w.warnings, err = w.cmd.Normalise(r.policy); err != nil {
+			err = w.reserved
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if w.human.PasswordHash != "" {
@@ -629,6 +641,9 @@ func (r *Run) decide(ctx context.Context, w *row) (*eventstore.Append, error) {
 	if w.found != "" {
 		return r.decideUpdate(ctx, w)
 	}
+	if w.reserved != nil {
+		return nil, w.reserved
+	}
 	if w.facts.Init.Secret == "" && w.facts.Email.Secret == "" && w.facts.Phone.Secret == "" && w.facts.Passkey.Secret == "" {
 		if err := r.jobs.Importer.drawCodes(w.human.Codes(), &w.facts); err != nil {
 			return nil, err
@@ -660,6 +675,9 @@ func (r *Run) decideUpdate(ctx context.Context, w *row) (*eventstore.Append, err
 		return nil, errUserIDTaken
 	}
 	h := &w.human
+	if w.reserved != nil && h.UserName != u.UserName {
+		return nil, w.reserved
+	}
 	if err := r.jobs.Importer.drawCodes(domain.CodeNeeds{
 		Init:    u.State == domain.StateInitial,
 		Email:   !h.Email.Verified,
