@@ -24,7 +24,7 @@ run: build ## run the service, set-up included; with DATABASE_URL on that Postgr
 test: ## run all tests, set-up included
 	@scripts/setup-test.sh && set -x && \
 	go vet ./... && \
-	go test -vet=off -p 3 -count=1 -timeout 10m ./...
+	go test -vet=off -p 2 -count=1 -timeout 10m ./...
 
 # Where goroutines share what they hold. The detector makes a test three to ten
 # times dearer, browsers and hashes most of all, so it runs where it can find
