@@ -224,7 +224,6 @@ type leased struct {
 	dispatched  eventstore.Position
 	asides      map[string]*aside
 	started     map[eventstore.Position]int
-	fork        error
 }
 
 // acquire takes up to n leases and starts to work on them.

@@ -219,7 +219,7 @@ func (r *Run) Stream(ctx context.Context, in io.Reader, out io.Writer, interrupt
 	}
 	tail := r.summary()
 	if err != nil {
-		tail = append(appendError(append([]byte(nil), `{"error":`...), storeError(err).(*domain.Error)), "}\n"...)
+		tail = append(appendError(append([]byte(nil), `{"error":`...), domain.AsError(storeError(err))), "}\n"...)
 	}
 	_ = answers.write(tail)
 	answers.close()
@@ -794,7 +794,7 @@ func (r *Run) recognise(ctx context.Context, w *row) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	added := e.(domain.HumanAdded)
+	added := e.(domain.HumanAdded) //nolint:errcheck // found by its type
 	if added.Job != r.id || added.Line != w.line {
 		return false, nil
 	}

@@ -64,7 +64,7 @@ func (s *importSession) run(ctx context.Context, src source.Reader) error {
 		}
 		if pending == nil {
 			rec, err := s.next(ctx, src)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				if jobs == 1 { // nothing at all is a job too
 					_, err = s.job(ctx, job, org, src, nil)
 					return err
@@ -184,7 +184,7 @@ func (s *importSession) job(ctx context.Context, id, org string, src source.Read
 					}
 				}
 				if rec, err = s.next(ctx, src); err != nil {
-					if err == io.EOF {
+					if errors.Is(err, io.EOF) {
 						return nil
 					}
 					return err
@@ -355,7 +355,7 @@ func (s *importSession) call(ctx context.Context, id, org string, q *lineQueue) 
 	for {
 		line, err := answers.ReadBytes('\n')
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return false, err

@@ -191,7 +191,7 @@ func (h runs) Less(i, j int) bool {
 	return h[i].order < h[j].order
 }
 func (h runs) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *runs) Push(x any)   { *h = append(*h, x.(*run)) }
+func (h *runs) Push(x any)   { *h = append(*h, x.(*run)) } //nolint:errcheck // the heap holds nothing else
 func (h *runs) Pop() any {
 	last := (*h)[len(*h)-1]
 	*h = (*h)[:len(*h)-1]

@@ -350,7 +350,7 @@ func (r *reader) Next(ctx context.Context) (Record, error) {
 			r.current = r.open(f)
 		}
 		line, err := r.current.next(&r.doc)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if err := closeRows(r.current); err != nil {
 				return Record{}, err
 			}
@@ -428,7 +428,7 @@ func (r *reader) load(ctx context.Context) error {
 				return err
 			}
 			_, err := rs.next(&d)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			var bad *rowError
