@@ -29,7 +29,7 @@ var plans sync.Map
 
 func planOf(t reflect.Type) []field {
 	if p, ok := plans.Load(t); ok {
-		return p.([]field)
+		return p.([]field) //nolint:errcheck // nothing else is put there
 	}
 	var fields []field
 	for _, f := range reflect.VisibleFields(t) {
@@ -89,7 +89,7 @@ func appendValue(b []byte, v reflect.Value) []byte {
 	switch v.Type() {
 	case timeType:
 		b = append(b, '"')
-		b = v.Interface().(time.Time).UTC().AppendFormat(b, time.RFC3339Nano)
+		b = v.Interface().(time.Time).UTC().AppendFormat(b, time.RFC3339Nano) //nolint:errcheck // made above, of this type
 		return append(b, '"')
 	case durationType:
 		b = append(b, '"')

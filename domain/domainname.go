@@ -38,6 +38,8 @@ func NormaliseDomain(s string) (string, error) {
 }
 
 // DomainClaim returns the claim of a domain in NormaliseDomain's form.
+//
+//nolint:revive // a domain's claim, as LoginNameClaim is a login name's
 func DomainClaim(name string) Claim { return Claim{Kind: ClaimDomain, Value: name} }
 
 // checkReserved refuses a user name in a domain of another organisation's. What

@@ -66,7 +66,7 @@ func plainPhone(s string) (string, bool) {
 		code = code*10 + int(buf[i]-'0')
 		if starts := codes[code]; starts != 0 {
 			national := n - i - 1
-			if national < 2 || national > 15 || starts&(1<<(buf[i+1]-'0')) == 0 {
+			if national < 2 || national > 15 || starts&(1<<(buf[i+1]-'0')) == 0 { // #nosec G602 -- i < n
 				return "", false
 			}
 			if n == len(s) {

@@ -94,8 +94,8 @@ type describer struct{ schemas object }
 // withLines adds what the import's URL does with lines of JSON.
 func withLines(op object) {
 	lines := object{"description": "A person a line, and an answer a line, while the lines still arrive."}
-	op["requestBody"].(object)["content"].(object)["application/x-ndjson"] = lines
-	op["responses"].(object)["200"].(object)["content"].(object)["application/x-ndjson"] = lines
+	op["requestBody"].(object)["content"].(object)["application/x-ndjson"] = lines               //nolint:errcheck // made above, of this type
+	op["responses"].(object)["200"].(object)["content"].(object)["application/x-ndjson"] = lines //nolint:errcheck // made above, of this type
 }
 
 func (d *describer) operation(m protoreflect.MethodDescriptor, r route, extras []parameter) object {

@@ -824,8 +824,8 @@ func (r *Run) passkeyOf(ctx context.Context, events []eventstore.Event) (*domain
 		if err != nil {
 			return nil, err
 		}
-		v := e.(domain.PasskeyRegistrationRequested)
-		if v.Secret == "" { // erased
+		v := e.(domain.PasskeyRegistrationRequested) //nolint:errcheck // found by its type
+		if v.Secret == "" {                          // erased
 			return nil, nil
 		}
 		return &domain.Code{ID: v.CodeID, Secret: v.Secret, Lifetime: v.Lifetime}, nil

@@ -78,7 +78,7 @@ func (b *tab) text(selector string) string {
 // wait waits until an element holds a text.
 func (b *tab) wait(selector, text string) {
 	b.t.Helper()
-	shown := ""
+	var shown string
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if shown = b.text(selector); strings.Contains(shown, text) {
 			return

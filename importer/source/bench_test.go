@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -29,7 +30,7 @@ func (l *loop) Read(p []byte) (int, error) {
 func drain(b *testing.B, r Reader) (n int) {
 	for {
 		rec, err := r.Next(context.Background())
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return n
 		}
 		if err != nil || rec.Err != nil {

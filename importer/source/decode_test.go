@@ -122,7 +122,7 @@ func FuzzCSV(f *testing.F) {
 		var got [][]string
 		for {
 			cells, err := c.next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if errors.Is(err, errCSV) || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -183,7 +183,7 @@ func (s jsonStream) skip() error {
 
 // noEOF makes the end of the input within a value an error of its own.
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

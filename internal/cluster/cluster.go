@@ -379,7 +379,7 @@ func ports(n int) ([]int, error) {
 			return nil, err
 		}
 		open = append(open, l)
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
+		out = append(out, l.Addr().(*net.TCPAddr).Port) //nolint:errcheck // it listens on TCP
 	}
 	return out, nil
 }
