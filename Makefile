@@ -23,7 +23,6 @@ run: build ## run the service, set-up included; with DATABASE_URL on that Postgr
 .PHONY: test
 test: ## run all tests, set-up included
 	@scripts/setup-test.sh && set -x && \
-	go vet ./... && \
 	go test -vet=off -p 2 -count=1 -timeout 10m ./...
 
 # Where goroutines share what they hold. The detector makes a test three to ten
@@ -32,8 +31,9 @@ test: ## run all tests, set-up included
 RACE ?= ./eventstore ./projections ./consumers ./importer ./handlers ./handlers/access ./handlers/signin
 
 .PHONY: test/race
-test/race: ## run the tests of RACE with the race detector
+test/race: ## vet everything, and run the tests of RACE with the race detector
 	@scripts/setup-test.sh race && set -x && \
+	go vet -race ./... && \
 	go test -race -vet=off -p 2 -count=1 -timeout 10m $(RACE)
 
 # DURATION is how long the log is tried; a mutant, at most. SEED repeats a plan.
