@@ -22,6 +22,10 @@ var (
 	// ErrInvalidAppend says that an append is malformed in itself. Nothing was
 	// appended. It wraps the reason.
 	ErrInvalidAppend = errors.New("eventstore: invalid append")
+
+	// ErrHole says that positions are missing in the log that a reader cannot
+	// go past without skipping something. muster verify tells more.
+	ErrHole = errors.New("eventstore: the log has a hole")
 )
 
 // ConflictError says that another stream owns a claim that an append wanted.

@@ -49,8 +49,9 @@ func (s *Store) Read(ctx context.Context, q Query) ([]Event, error) {
 const filterWindow = 20_000
 
 // ReadPage returns the next events that q selects, up to q.Limit of them, and
-// how far it looked. What was committed before the call is seen. Without a filter the positions are dense: After+1, After+2
-// and so on to Through. Payloads stay sealed until Open.
+// how far it looked. What was committed before the call is seen. Without a
+// filter the positions are dense: After+1, After+2 and so on to Through; where
+// the log has a hole it fails with ErrHole. Payloads stay sealed until Open.
 func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 	if q.Limit <= 0 {
 		q.Limit = 1000
@@ -59,8 +60,6 @@ func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 	if q.FirstSlice == 0 && q.LastSlice == 0 {
 		q.LastSlice = Slices - 1
 	}
-	// What the head says is visible now stays visible, so a window that ends
-	// there is complete.
 	end, err := s.visible(ctx, q.After+Position(q.Limit))
 	if err != nil {
 		return Page{}, err
@@ -73,40 +72,125 @@ func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 	if filtered {
 		window = max(window, filterWindow)
 	}
-	var types any
-	if len(q.Types) > 0 {
-		types = q.Types
-	}
-	var org any
-	if q.Org != "" {
-		org = q.Org
-	}
 	for page.Through < end && len(page.Events) < q.Limit {
 		through := min(page.Through+window, end)
-		rows, err := s.pool.Query(ctx, sqlRead, int64(page.Through), int64(through), types, org, q.FirstSlice, q.LastSlice)
-		if err != nil {
-			return Page{}, fmt.Errorf("eventstore: reading: %w", err)
+		var got []Event
+		var reached Position
+		if filtered {
+			got, reached, err = s.readFiltered(ctx, q, page.Through, through)
+		} else {
+			got, reached, err = s.readDense(ctx, page.Through, through)
 		}
-		got, err := s.collect(rows, nil, int(min(through-page.Through, Position(q.Limit))))
 		if err != nil {
 			return Page{}, err
 		}
+		// A head that was once seen may be out of sight again: a standby that
+		// was restarted shows an older state for a while. Then what is known is
+		// wrong, and the page ends where the answer does.
+		short := reached < through
 		if room := q.Limit - len(page.Events); len(got) > room {
 			got = got[:room]
-			through = got[room-1].Position
+			reached = got[room-1].Position
 		}
 		if page.Events == nil {
 			page.Events = got
 		} else {
 			page.Events = append(page.Events, got...)
 		}
-		page.Through = through
+		page.Through = max(page.Through, reached)
+		if short {
+			break
+		}
 	}
 	return page, nil
 }
 
-// visible returns a position up to which the log can be read: one that is at
-// least enough, or the log's last.
+// readDense reads all events after a position through another, or as many of
+// them as are visible: their number tells how far the answer reaches. Too few
+// although the log reaches further are a hole.
+func (s *Store) readDense(ctx context.Context, after, through Position) ([]Event, Position, error) {
+	for missed := false; ; missed = true {
+		rows, err := s.pool.Query(ctx, sqlRead, int64(after), int64(through), nil, nil, int16(0), int16(Slices-1))
+		if err != nil {
+			return nil, 0, fmt.Errorf("eventstore: reading: %w", err)
+		}
+		got, err := s.collect(rows, nil, int(through-after))
+		if err != nil {
+			return nil, 0, err
+		}
+		reached := after + Position(len(got))
+		if missed && reached < through || len(got) > 0 && got[len(got)-1].Position != reached {
+			return nil, 0, fmt.Errorf("%w: after position %d", ErrHole, holeAfter(after, got))
+		}
+		if reached == through {
+			return got, reached, nil
+		}
+		head, err := s.lookUpHead(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		if head < through {
+			s.watch.recede(head)
+			return got, reached, nil
+		}
+	}
+}
+
+func holeAfter(after Position, events []Event) Position {
+	for i := range events {
+		if events[i].Position != after+1 {
+			break
+		}
+		after++
+	}
+	return after
+}
+
+// readFiltered reads the events that q selects in a window of positions, or in
+// as much of it as is visible. The events do not tell how much that is; the
+// head does, which the same connection has seen just before.
+func (s *Store) readFiltered(ctx context.Context, q Query, after, through Position) (got []Event, reached Position, err error) {
+	var types, org any
+	if len(q.Types) > 0 {
+		types = q.Types
+	}
+	if q.Org != "" {
+		org = q.Org
+	}
+	b := &pgx.Batch{}
+	b.Queue(sqlHead)
+	b.Queue(sqlRead, int64(after), int64(through), types, org, q.FirstSlice, q.LastSlice)
+	answers := s.pool.SendBatch(ctx, b)
+	defer func() {
+		if closing := answers.Close(); closing != nil && err == nil {
+			err = fmt.Errorf("eventstore: reading: %w", closing)
+		}
+	}()
+	var head int64
+	if err := answers.QueryRow().Scan(&head); err != nil {
+		return nil, 0, fmt.Errorf("eventstore: reading the head: %w", err)
+	}
+	rows, err := answers.Query()
+	if err != nil {
+		return nil, 0, fmt.Errorf("eventstore: reading: %w", err)
+	}
+	got, err = s.collect(rows, nil, int(min(through-after, Position(q.Limit))))
+	if err != nil {
+		return nil, 0, err
+	}
+	reached = min(through, Position(head))
+	if reached < through {
+		s.watch.recede(reached)
+	}
+	// The rows may be younger than the head, but a page ends at one place.
+	for len(got) > 0 && got[len(got)-1].Position > reached {
+		got = got[:len(got)-1]
+	}
+	return got, reached, nil
+}
+
+// visible returns a position up to which the log is known to reach: one that is
+// at least enough, or the log's last.
 func (s *Store) visible(ctx context.Context, enough Position) (Position, error) {
 	if known := s.watch.head(); known >= enough {
 		return known, nil

@@ -24,7 +24,7 @@ type watcher struct {
 	notify chan struct{} // capacity 1: this instance has committed something
 
 	mu     sync.Mutex    // guards what follows
-	known  Position      // a visible position; only grows within an epoch
+	known  Position      // a position that was visible when it was last looked at
 	beyond chan struct{} // closed and replaced when known grows
 }
 
@@ -58,6 +58,14 @@ func (w *watcher) forget() {
 	w.known = 0
 }
 
+// recede takes note that the log ends at p where a reader looked, although more
+// was known: so it is on a standby that was restarted, until it has caught up.
+func (w *watcher) recede(p Position) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known = min(w.known, p)
+}
+
 // committed takes note of this instance's own batch and lets the others know.
 func (w *watcher) committed(last Position) {
 	w.saw(last)
@@ -69,12 +77,29 @@ func (w *watcher) committed(last Position) {
 
 // Wait returns once the log reaches beyond a position, or with ctx's error.
 func (s *Store) Wait(ctx context.Context, after Position) error {
+	backoff := minBackoff
 	for {
 		s.watch.mu.Lock()
 		known, beyond := s.watch.known, s.watch.beyond
 		s.watch.mu.Unlock()
 		if known > after {
-			return nil
+			if !s.standby {
+				return nil
+			}
+			// It may have been restarted since, and show an older state.
+			head, err := s.lookUpHead(ctx)
+			if err == nil && head > after {
+				return nil
+			}
+			if err == nil {
+				s.watch.recede(head)
+			} else {
+				backoff = pause(ctx, backoff)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
 		}
 		select {
 		case <-beyond:
