@@ -1,7 +1,9 @@
 package consumers
 
 import (
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -139,6 +141,57 @@ func TestDocument(t *testing.T) {
 	e.Sealed = nil
 	if diff := cmp.Diff(e, doc.Event, cmp.Comparer(func(a, b []byte) bool { return string(a) == string(b) })); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestADocumentOfAnUnknownEvent: what a later program wrote has its envelope
+// and what is open of it as stored, no fields, and says that it is unknown.
+func TestADocumentOfAnUnknownEvent(t *testing.T) {
+	data, personal := domain.Encode(domain.HumanAdded{UserName: "ada", Job: "job1"})
+	e := eventstore.Event{
+		Position: 7, Epoch: 1, Stream: "user1", Sequence: 2, Slice: 5, ID: ulid.MustParse("01J0000000000000000000ADA0"), Type: "HumanAdded", Schema: 2,
+		Org: "org", Actor: "me", At: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Data: data, Sealed: []byte("x"), Personal: personal,
+	}
+	const envelope = `{"position":7,"epoch":1,"id":"01J0000000000000000000ADA0","stream":"user1","sequence":2,"slice":5,"type":%q,"schema":%d,"org":"org","actor":"me","at":"2026-01-02T03:04:05.000006Z","data":{}`
+	for _, c := range []struct {
+		name   string
+		change func(*eventstore.Event)
+		marks  string
+	}{
+		{"a later schema, opened", func(*eventstore.Event) {}, `,"unknown":true,"sealed":true`},
+		{"a later schema, sealed", func(e *eventstore.Event) { e.Personal = nil }, `,"unknown":true,"sealed":true`},
+		{"a later type", func(e *eventstore.Event) { e.Type, e.Schema, e.Sealed, e.Personal = "HumanMarried", 1, nil, nil }, `,"unknown":true`},
+		{"a later type, erased", func(e *eventstore.Event) { e.Type, e.Personal, e.Erased = "HumanMarried", nil, true }, `,"unknown":true,"erased":true`},
+		{"a type of the system's in a user's stream", func(e *eventstore.Event) { e.Type, e.Schema = TypeEventSkipped, 1 }, `,"unknown":true,"sealed":true`},
+	} {
+		e := e
+		c.change(&e)
+		got, err := AppendDocument(nil, e)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		want := fmt.Sprintf(envelope, e.Type, e.Schema) + c.marks + `,"raw":"` + base64.StdEncoding.EncodeToString(data) + `"}`
+		if diff := cmp.Diff(want, string(got)); diff != "" {
+			t.Errorf("%s: %s", c.name, diff)
+		}
+		doc, err := ParseDocument(got)
+		if err != nil || !doc.Unknown || doc.Event.Type != e.Type || doc.Event.ID != e.ID || string(doc.Event.Data) != string(data) {
+			t.Errorf("%s: read as %+v, %v", c.name, doc, err)
+		}
+	}
+	// This package's own event is no stranger, unless it is of a later schema;
+	// a damaged one is no later one.
+	for schema, unknown := range map[int16]bool{1: false, 2: true} {
+		e.Type, e.Schema, e.Stream = TypeEventSkipped, schema, StreamPrefix+"crm"
+		if got, err := AppendDocument(nil, e); err != nil || strings.Contains(string(got), "unknown") != unknown {
+			t.Errorf("%s, %v", got, err)
+		}
+	}
+	e.Schema = 1
+	e.Type, e.Data = "HumanAdded", []byte{0xff}
+	if got, err := AppendDocument(nil, e); err == nil {
+		t.Errorf("a damaged event reads %s", got)
 	}
 }
 

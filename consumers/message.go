@@ -68,12 +68,13 @@ func (d *delivery) domainEvent() (domain.Event, error) {
 	return d.decode, d.err
 }
 
+// decodeDomain returns the domain's event, and nil for this package's own. The
+// error wraps domain.ErrUnknownEvent for what only a later program knows.
 func decodeDomain(e eventstore.Event) (domain.Event, error) {
-	de, err := domain.Decode(e.Type, e.Schema, e.Data, e.Personal)
-	if errors.Is(err, domain.ErrUnknownEvent) && strings.HasPrefix(e.Stream, eventstore.SystemPrefix) {
+	if e.Type == TypeEventSkipped && e.Schema == 1 && strings.HasPrefix(e.Stream, StreamPrefix) {
 		return nil, nil
 	}
-	return de, err
+	return domain.Decode(e.Type, e.Schema, e.Data, e.Personal)
 }
 
 type deliveryKey struct{}
@@ -141,21 +142,33 @@ func (c *messageContext) end() {
 // committed. With the option OpenSealed its personal fields are filled, unless
 // the subject has been erased.
 //
-// The domain event is nil for events of system streams that are not of the
-// domain, such as this package's own EventSkipped. A message that lost its
-// context on the way (a copy, or one that came through a broker) is read from
-// its payload; credentials are not in there, so they stay zero.
+// The domain event is nil for this package's own EventSkipped. An event whose
+// type or schema only a later program knows comes with an error that wraps
+// domain.ErrUnknownEvent, and as it was committed all the same: the handler
+// decides whether it can go on without knowing what happened; returning the
+// error parks the stream. A message that
+// lost its context on the way (a copy, or one that came through a broker) is
+// read from its payload; credentials are not in there, so they stay zero.
 func EventOf(msg *message.Message) (domain.Event, eventstore.Event, error) {
 	if d, ok := msg.Context().Value(deliveryKey{}).(*delivery); ok {
 		de, err := d.domainEvent()
-		return de, d.event, err
+		return de, d.event, undecodable(err)
 	}
 	doc, err := ParseDocument(msg.Payload)
 	if err != nil {
 		return nil, eventstore.Event{}, err
 	}
 	de, err := decodeDomain(doc.Event)
-	return de, doc.Event, err
+	return de, doc.Event, undecodable(err)
+}
+
+// undecodable makes a handler that returns what EventOf gave it park the stream
+// at once: trying again reads the same.
+func undecodable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Failure{Class: ClassUndecodable, Permanent: true, Err: err}
 }
 
 // Document is the JSON object that describes an event to the outside: the
@@ -176,6 +189,8 @@ func EventOf(msg *message.Message) (domain.Event, eventstore.Event, error) {
 //	                   value is left out. Personal fields appear only where
 //	                   the consumer opens sealed data. Credentials (codes,
 //	                   hashes, secrets, passkeys) never appear.
+//	unknown   true     this program does not know the type, or the schema of
+//	                   the type: a later one wrote the event. data is empty
 //	sealed    true     personal fields exist and are not in data
 //	erased    true     personal fields existed; the subject was erased
 //	raw       string   base64 of the open part as stored, a message of
@@ -185,6 +200,8 @@ type Document struct {
 	Event eventstore.Event
 	// Fields is the object under "data".
 	Fields json.RawMessage
+	// Unknown says that whoever made the document did not know such an event.
+	Unknown bool
 }
 
 // ParseDocument reads a Document. Its errors hold none of the input.
@@ -202,6 +219,7 @@ func ParseDocument(payload []byte) (Document, error) {
 		Actor    string              `json:"actor"`
 		At       time.Time           `json:"at"`
 		Data     json.RawMessage     `json:"data"`
+		Unknown  bool                `json:"unknown"`
 		Erased   bool                `json:"erased"`
 		Raw      []byte              `json:"raw"`
 	}
@@ -214,21 +232,22 @@ func ParseDocument(payload []byte) (Document, error) {
 			Slice: w.Slice, Type: w.Type, Schema: w.Schema, Org: w.Org, Actor: w.Actor,
 			At: w.At, Data: w.Raw, Erased: w.Erased,
 		},
-		Fields: w.Data,
+		Fields: w.Data, Unknown: w.Unknown,
 	}, nil
 }
 
 // AppendDocument appends the Document of an event to dst. Personal fields are
-// in it exactly when e.Personal is.
+// in it exactly when e.Personal is and the event is known. The error is of a
+// payload that is damaged.
 func AppendDocument(dst []byte, e eventstore.Event) ([]byte, error) {
 	de, err := decodeDomain(e)
-	if err != nil {
+	if err != nil && !errors.Is(err, domain.ErrUnknownEvent) {
 		return dst, fmt.Errorf("consumers: event at position %d: %w", e.Position, err)
 	}
-	return appendDocument(dst, e, de), nil
+	return appendDocument(dst, e, de, err != nil), nil
 }
 
-func appendDocument(b []byte, e eventstore.Event, de domain.Event) []byte {
+func appendDocument(b []byte, e eventstore.Event, de domain.Event, unknown bool) []byte {
 	b = append(b, `{"position":`...)
 	b = strconv.AppendInt(b, int64(e.Position), 10)
 	b = append(b, `,"epoch":`...)
@@ -259,10 +278,13 @@ func appendDocument(b []byte, e eventstore.Event, de domain.Event) []byte {
 	} else {
 		b = append(b, `{}`...)
 	}
+	if unknown {
+		b = append(b, `,"unknown":true`...)
+	}
 	switch {
 	case e.Erased:
 		b = append(b, `,"erased":true`...)
-	case len(e.Sealed) > 0 && e.Personal == nil:
+	case len(e.Sealed) > 0 && (e.Personal == nil || unknown):
 		b = append(b, `,"sealed":true`...)
 	}
 	if len(e.Data) > 0 {
@@ -291,11 +313,11 @@ func appendString(b []byte, s string) []byte {
 func newMessage(ctx *messageContext, consumer string, token int64, attempt int) (*message.Message, error) {
 	e := ctx.d.event
 	de, err := ctx.d.domainEvent()
-	if err != nil {
+	if err != nil && !errors.Is(err, domain.ErrUnknownEvent) {
 		return nil, err
 	}
 	effect := EffectID(consumer, e.ID, 0).String()
-	msg := message.NewMessage(effect, appendDocument(make([]byte, 0, 384), e, de))
+	msg := message.NewMessage(effect, appendDocument(make([]byte, 0, 384), e, de, err != nil))
 	msg.SetContext(ctx)
 	msg.Metadata = message.Metadata{
 		MetaEventID:  e.ID.String(),

@@ -59,6 +59,7 @@ var (
 	errOtherHistory    = domain.NewError(domain.KindFailedPrecondition, "MUSTER-history", "Position belongs to another history of the log")
 	errNotYet          = &domain.Error{Kind: domain.KindDeadlineExceeded, ID: "MUSTER-notyet", Message: "the log is at position %d, position %d was asked for"}
 	errErased          = domain.NewError(domain.KindNotFound, "MUSTER-erased", "User has been erased")
+	errNewer           = domain.NewError(domain.KindUnavailable, "MUSTER-newer", "A newer version of this service has written an event that this one does not know")
 	errBusyUser        = domain.NewError(domain.KindAborted, "MUSTER-busy", "User is being changed by others, try again")
 )
 
@@ -72,6 +73,9 @@ func asError(err error) *domain.Error {
 		database *pgconn.PgError
 	)
 	switch {
+	case errors.Is(err, domain.ErrUnknownEvent):
+		// While instances are replaced one by one, a newer one can answer.
+		return errNewer.Because(err)
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &database) && database.Code == "22021":

@@ -22,7 +22,8 @@ import (
 // The log over HTTP, from any position: in pages of NDJSON, or as Server-Sent
 // Events (https://html.spec.whatwg.org/multipage/server-sent-events.html) to
 // who accepts text/event-stream. Each event is a consumers.Document with the
-// sealed fields left out: ids, and nothing personal.
+// sealed fields left out: ids, and nothing personal. An event that a later
+// program wrote is there too, without fields and marked as unknown.
 
 // throughHeader says up to which position a page answers the question: the
 // after of the next page. With a filter it may be beyond the last event.

@@ -64,7 +64,9 @@ func (s *server) bindReads() {
 }
 
 // stream reads a user's facts, opened; none when the user is not of the
-// organisation, or of none when org is "".
+// organisation, or of none when org is "". The error wraps
+// domain.ErrUnknownEvent when a later program has written some of them: the
+// facts are there then, and the user is what the others make of it.
 func (s *server) stream(ctx context.Context, org, id string) (*domain.User, []eventstore.Event, error) {
 	if strings.HasPrefix(id, eventstore.SystemPrefix) {
 		return domain.NewUser(id, org), nil, nil
@@ -77,14 +79,19 @@ func (s *server) stream(ctx context.Context, org, id string) (*domain.User, []ev
 		return nil, nil, err
 	}
 	u := domain.NewUser(id, events[0].Org)
+	var unknown error
 	for _, e := range events {
 		fact, err := domain.Decode(e.Type, e.Schema, e.Data, e.Personal)
-		if err != nil {
+		switch {
+		case err == nil:
+			u.Apply(fact)
+		case errors.Is(err, domain.ErrUnknownEvent):
+			unknown = err
+		default:
 			return nil, nil, err
 		}
-		u.Apply(fact)
 	}
-	return u, events, nil
+	return u, events, unknown
 }
 
 // history reads a user who is there, with the facts.
@@ -344,8 +351,8 @@ func (s *server) listUserChanges(ctx context.Context, req *managementv1.ListUser
 	if q.GetLimit() > maxLimit {
 		return nil, errLimit
 	}
-	_, events, err := s.history(ctx, req.GetUserId())
-	if err != nil {
+	u, events, err := s.history(ctx, req.GetUserId())
+	if err != nil && (!errors.Is(err, domain.ErrUnknownEvent) || !u.Exists()) { // what is listed needs no decoding
 		return nil, err
 	}
 	if !q.GetAsc() {

@@ -287,13 +287,17 @@ func (p *printer) print(ctx context.Context, store *eventstore.Store, events []e
 			return false, nil
 		}
 		p.printed++
+		fields, mark := []byte("{}"), ""
 		decoded, err := domain.Decode(e.Type, e.Schema, e.Data, e.Personal)
-		if err != nil {
+		switch {
+		case err == nil:
+			if fields, err = json.Marshal(decoded); err != nil {
+				return false, err
+			}
+		case !errors.Is(err, domain.ErrUnknownEvent):
 			return false, fmt.Errorf("position %d: %w", e.Position, err)
-		}
-		fields, err := json.Marshal(decoded)
-		if err != nil {
-			return false, err
+		case e.Type != consumers.TypeEventSkipped:
+			mark = "unknown " // a later program wrote it
 		}
 		sealed := ""
 		switch {
@@ -305,7 +309,7 @@ func (p *printer) print(ctx context.Context, store *eventstore.Store, events []e
 		if p.events.JSON {
 			line, err := json.Marshal(map[string]any{
 				"position": e.Position, "epoch": e.Epoch, "stream": e.Stream, "sequence": e.Sequence, "id": e.ID.String(),
-				"type": e.Type, "schema": e.Schema, "org": e.Org, "actor": e.Actor, "at": e.At, "fields": json.RawMessage(fields), "personal": sealed,
+				"type": e.Type, "schema": e.Schema, "org": e.Org, "actor": e.Actor, "at": e.At, "fields": json.RawMessage(fields), "personal": sealed, "unknown": mark != "",
 			})
 			if err != nil {
 				return false, err
@@ -313,7 +317,7 @@ func (p *printer) print(ctx context.Context, store *eventstore.Store, events []e
 			fmt.Fprintf(p.w, "%s\n", line)
 			continue
 		}
-		fmt.Fprintf(p.w, "%8d  %s  %s/%d  %s  %s %s\n", e.Position, e.At.Format(time.RFC3339), e.Stream, e.Sequence, e.Type, fields, sealed)
+		fmt.Fprintf(p.w, "%8d  %s  %s/%d  %s  %s %s%s\n", e.Position, e.At.Format(time.RFC3339), e.Stream, e.Sequence, e.Type, fields, mark, sealed)
 	}
 	return p.events.Limit == 0 || p.printed < p.events.Limit, nil
 }
