@@ -56,6 +56,14 @@ func TestEventsOfALaterProgram(t *testing.T) {
 	want(t, s.rest(t, "POST", "/management/v1/users/nobody/changes/_search", "{}"), 404, 5, "QUERY-Dfbg2")
 	want(t, s.rest(t, "POST", "/management/v1/users/"+id+"/changes/_search", "{}", "x-zitadel-orgid", "org-2"), 404, 5, "QUERY-Dfbg2")
 
+	if _, err := s.store.Append(t.Context(), eventstore.Append{
+		Stream: "later-still", Org: "org-1", Actor: "later", Expected: eventstore.NoStream, At: time.Now(),
+		Events: []eventstore.NewEvent{{Type: "AndroidAdded", Schema: 1}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want(t, s.rest(t, "POST", "/management/v1/users/later-still/changes/_search", "{}"), 503, 14, "MUSTER-newer")
+
 	viewer := "Bearer " + s.token(t, "org-1", access.OrgUserViewer)
 	want(t, s.rest(t, "GET", "/management/v1/users/"+id, "", "Authorization", viewer), 503, 14, "MUSTER-newer")
 	want(t, s.rest(t, "POST", "/management/v1/users/"+id+"/_deactivate", "{}"), 503, 14, "MUSTER-newer")
