@@ -2,10 +2,13 @@ package consumers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,21 +50,49 @@ type JetStreamConfig struct {
 
 // JetStream is a Watermill Publisher to a JetStream stream that it alone writes
 // to. Each message names the sequence that it expects before it: a message that
-// went missing, a second publisher, or a retry that came too late make the rest
-// of the batch fail instead of leaving a hole or a duplicate. After a failure
+// went missing, a second publisher, or a retry that came too late make all that
+// is behind it fail instead of leaving a hole or a duplicate. After a failure
 // Last finds out where the stream ends.
+//
+// A message that was stored right behind its predecessor proves that this one
+// was, too, so only one in ackEvery asks for an acknowledgement.
 type JetStream struct {
 	cfg  JetStreamConfig
 	conn *nats.Conn
-	js   jetstream.JetStream
+	js   jetstream.JetStream // for questions about the stream
 
-	mu     sync.Mutex
-	synced bool   // last is the stream's last sequence
-	last   uint64 // owned by the one Publish or Last at work
+	// sending is held by the one Send or Last at work, which owns these.
+	sending sync.Mutex
+	inbox   string // where acknowledgements go, with line and sequence behind it
+	lines   uint64 // how many there were
+	header  nats.Header
+	values  [len(headers)]string // what header shows
+
+	mu   sync.Mutex // is taken after sending
+	line *line      // nil: where the stream ends is not known
 }
+
+// line is an unbroken run of messages from the stream's end on. JetStream.mu
+// guards all of it but number.
+type line struct {
+	number      uint64
+	sent, acked uint64        // the stream's sequences
+	err         error         // why it is broken: nothing more of it is accepted
+	heard       time.Time     // when the last acknowledgement came, or the first became due
+	moved       chan struct{} // closed at the next acknowledgement or failure; nil when nobody waits
+}
+
+const (
+	// ackEvery is how many messages there are to an acknowledgement.
+	ackEvery = 64
+	// maxInFlight bounds the messages sent and not acknowledged. A server drops
+	// what does not fit into the stream's queue: 10,000 before NATS 2.12.
+	maxInFlight = 8192
+)
 
 var (
 	_ message.Publisher = (*JetStream)(nil)
+	_ Sender            = (*JetStream)(nil)
 	_ Recaller          = (*JetStream)(nil)
 )
 
@@ -77,12 +108,17 @@ func NewJetStream(url string, cfg JetStreamConfig) (*JetStream, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	j := &JetStream{cfg: cfg, header: make(nats.Header, len(headers))}
+	for i, name := range headers {
+		j.header[name] = j.values[i : i+1 : i+1]
+	}
 	conn, err := nats.Connect(url,
 		nats.Name("muster relay"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(500*time.Millisecond),
 		// What could not be sent is published again in order; a buffer would
 		// only send it twice.
 		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			j.breakLine(nats.ErrDisconnected) // acknowledgements under way are lost
 			if err != nil {
 				cfg.Log.Warn("NATS is disconnected")
 			}
@@ -92,16 +128,18 @@ func NewJetStream(url string, cfg JetStreamConfig) (*JetStream, error) {
 	if err != nil {
 		return nil, errors.New("consumers: MUSTER_NATS_URL is not usable") // the error may show credentials
 	}
-	js, err := jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(1<<16))
+	js, err := jetstream.New(conn)
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("consumers: JetStream: %w", err)
 	}
-	return &JetStream{cfg: cfg, conn: conn, js: js}, nil
+	j.conn, j.js = conn, js
+	return j, nil
 }
 
-// Close ends the connection.
+// Close ends the connection. What is not acknowledged fails.
 func (j *JetStream) Close() error {
+	j.breakLine(nats.ErrConnectionClosed)
 	j.conn.Close()
 	return nil
 }
@@ -165,27 +203,39 @@ func (j *JetStream) raise(ctx context.Context, s jetstream.Stream) jetstream.Str
 func (j *JetStream) Last(ctx context.Context) (eventstore.Checkpoint, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, j.cfg.AckTimeout)
 	defer cancel()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.synced = false
+	j.sending.Lock()
+	defer j.sending.Unlock()
+	j.begin(nil)
 	s, err := j.ensure(ctx)
 	if err != nil {
 		return eventstore.Checkpoint{}, false, fmt.Errorf("consumers: the JetStream stream: %w", err)
 	}
-	// What an earlier attempt still has under way arrives or not before the
-	// answer to this request, which the same leader gives.
+	if j.inbox == "" {
+		inbox := j.conn.NewInbox()
+		if _, err := j.conn.Subscribe(inbox+".*.*", j.acknowledge); err != nil {
+			return eventstore.Checkpoint{}, false, fmt.Errorf("consumers: JetStream: %w", err)
+		}
+		j.inbox = inbox
+	}
+	// What an earlier line still has under way may be stored after the answer:
+	// then the sequences that the next one expects do not hold, it fails, and
+	// this is asked again.
 	info, err := s.Info(ctx)
 	if err != nil {
 		return eventstore.Checkpoint{}, false, fmt.Errorf("consumers: the JetStream stream: %w", err)
 	}
-	j.last = info.State.LastSeq
-	if j.last == 0 {
-		j.synced = true
+	last := info.State.LastSeq
+	start := func() {
+		j.lines++
+		j.begin(&line{number: j.lines, sent: last, acked: last})
+	}
+	if last == 0 {
+		start()
 		return eventstore.Checkpoint{}, true, nil
 	}
-	msg, err := s.GetMsg(ctx, j.last)
+	msg, err := s.GetMsg(ctx, last)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		j.synced = true
+		start()
 		return eventstore.Checkpoint{}, false, nil // purged, or aged out
 	}
 	if err != nil {
@@ -196,74 +246,221 @@ func (j *JetStream) Last(ctx context.Context) (eventstore.Checkpoint, bool, erro
 	if perr != nil || eerr != nil {
 		return eventstore.Checkpoint{}, false, fmt.Errorf("consumers: somebody else publishes to the stream %s", j.cfg.Stream)
 	}
-	j.synced = true
+	start()
 	return eventstore.Checkpoint{Epoch: int32(epoch), Position: eventstore.Position(position)}, true, nil
+}
+
+// begin replaces the line; nothing more of the former one is accepted.
+func (j *JetStream) begin(l *line) {
+	j.breakLine(errOutOfStep)
+	j.mu.Lock()
+	j.line = l
+	j.mu.Unlock()
+}
+
+// breakLine makes all of the line that is not acknowledged fail.
+func (j *JetStream) breakLine(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.line != nil {
+		j.line.fail(err)
+	}
+}
+
+// fail breaks a line, unless it is broken already. JetStream.mu is held.
+func (l *line) fail(err error) {
+	if l.err == nil {
+		l.err = err
+		l.wake()
+	}
+}
+
+// wake lets those who wait look again. JetStream.mu is held.
+func (l *line) wake() {
+	if l.moved != nil {
+		close(l.moved)
+		l.moved = nil
+	}
 }
 
 // errOutOfStep says that Last must be asked before more can be published.
 var errOutOfStep = errors.New("consumers: where the stream ends is not known")
 
-// Publish publishes a batch in order, all in flight at once, and waits for all
-// acknowledgements.
-func (j *JetStream) Publish(_ string, messages ...*message.Message) error {
+// Publish publishes a batch in order, all in flight at once, and waits until all
+// of it is stored.
+func (j *JetStream) Publish(topic string, messages ...*message.Message) error {
+	stored, err := j.Send(topic, messages...)
+	if err != nil {
+		return err
+	}
+	return stored()
+}
+
+// Send implements Sender.
+func (j *JetStream) Send(_ string, messages ...*message.Message) (stored func() error, err error) {
 	if len(messages) == 0 {
-		return nil
+		return func() error { return nil }, nil
 	}
 	ctx := messages[0].Context()
+	j.sending.Lock()
+	defer j.sending.Unlock()
+	j.mu.Lock()
+	l := j.line
+	j.mu.Unlock()
+	if l == nil {
+		return nil, errOutOfStep
+	}
+	for rest, first := messages, true; len(rest) > 0; first = false {
+		n := min(ackEvery, len(rest))
+		before, err := j.reserve(ctx, l, n)
+		if err != nil {
+			return nil, err
+		}
+		if err := j.transmit(l, before, rest[:n], first); err != nil {
+			j.mu.Lock()
+			l.fail(err)
+			j.mu.Unlock()
+			return nil, fmt.Errorf("consumers: publishing: %w", err)
+		}
+		rest = rest[n:]
+	}
+	j.mu.Lock()
+	through := l.sent // nobody else sends
+	j.mu.Unlock()
+	return func() error { return j.wait(ctx, l, through) }, nil
+}
+
+// reserve waits until n more messages may be in flight, counts them as sent, and
+// returns the sequence before them.
+func (j *JetStream) reserve(ctx context.Context, l *line, n int) (before uint64, err error) {
+	j.mu.Lock()
+	before = l.sent
+	room := before - l.acked + uint64(n) // #nosec G115 -- at most ackEvery
+	j.mu.Unlock()
+	if room > maxInFlight {
+		if err := j.wait(ctx, l, before-maxInFlight/2); err != nil {
+			return 0, err
+		}
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if !j.synced {
-		return errOutOfStep
+	if l.err != nil {
+		return 0, fmt.Errorf("consumers: publishing: %w", l.err)
 	}
-	j.synced = false
-	futures := make([]jetstream.PubAckFuture, len(messages))
-	for i, m := range messages {
-		// Eight headers fit into a map's first group; options would add to it one
-		// by one. That it is our stream the first message makes sure of: the
-		// others expect its sequence.
-		v := []string{
-			m.Metadata.Get(MetaPosition), m.Metadata.Get(MetaEpoch), m.Metadata.Get(MetaEventID), m.Metadata.Get(MetaType),
-			m.Metadata.Get(MetaStream), m.Metadata.Get(MetaSequence), m.UUID, strconv.FormatUint(j.last+uint64(i), 10),
-		}
-		// A retry behind its successors would be refused anyway.
-		opts := []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}
-		if i == 0 {
-			opts = append(opts, jetstream.WithExpectStream(j.cfg.Stream))
-		}
-		var err error
-		futures[i], err = j.js.PublishMsgAsync(&nats.Msg{
-			Subject: m.Metadata.Get(MetaSubject),
-			Data:    m.Payload,
-			Header: nats.Header{
-				HeaderPosition: v[0:1:1], HeaderEpoch: v[1:2:2], HeaderEventID: v[2:3:3], HeaderType: v[3:4:4],
-				HeaderStream: v[4:5:5], HeaderSequence: v[5:6:6],
-				jetstream.MsgIDHeader: v[6:7:7], jetstream.ExpectedLastSeqHeader: v[7:8:8],
-			},
-		}, opts...)
-		if err != nil {
-			return fmt.Errorf("consumers: publishing: %w", err)
-		}
+	if l.acked == l.sent {
+		l.heard = time.Now()
 	}
+	l.sent += uint64(n) // #nosec G115 -- as above
+	return before, nil
+}
+
+// wait waits until the stream has a sequence of the line and all before it.
+func (j *JetStream) wait(ctx context.Context, l *line, sequence uint64) error {
 	silent := time.NewTimer(j.cfg.AckTimeout)
 	defer silent.Stop()
-	for i, f := range futures {
-		select {
-		case ack := <-f.Ok():
-			if i%100 == 99 {
-				silent.Reset(j.cfg.AckTimeout)
-			}
-			if ack.Duplicate || ack.Sequence != j.last+uint64(i)+1 {
-				return fmt.Errorf("consumers: the stream has sequence %d where %d was expected", ack.Sequence, j.last+uint64(i)+1)
-			}
-		case err := <-f.Err():
+	for {
+		j.mu.Lock()
+		acked, err := l.acked, l.err
+		left := time.Until(l.heard.Add(j.cfg.AckTimeout))
+		if acked < sequence && err == nil && left <= 0 {
+			err = errors.New("the broker acknowledges nothing any more")
+			l.fail(err)
+		}
+		switch {
+		case acked >= sequence:
+			j.mu.Unlock()
+			return nil
+		case err != nil:
+			j.mu.Unlock()
 			return fmt.Errorf("consumers: publishing: %w", err)
+		case l.moved == nil:
+			l.moved = make(chan struct{})
+		}
+		moved := l.moved
+		j.mu.Unlock()
+		silent.Reset(left)
+		select {
+		case <-moved:
 		case <-silent.C:
-			return errors.New("consumers: publishing: the broker acknowledges nothing any more")
 		case <-ctx.Done():
 			return fmt.Errorf("consumers: publishing: %w", ctx.Err())
 		}
 	}
-	j.last += uint64(len(messages))
-	j.synced = true
+}
+
+// headers are those of each message, in the order of JetStream.values. Eight fit
+// into a map's first group.
+var headers = [...]string{
+	HeaderPosition, HeaderEpoch, HeaderEventID, HeaderType, HeaderStream, HeaderSequence,
+	jetstream.MsgIDHeader, jetstream.ExpectedLastSeqHeader,
+}
+
+// transmit writes messages to the connection; the last one asks for an
+// acknowledgement, which goes for all of them. That it is our stream a batch's
+// first message makes sure of: the others expect its sequence.
+func (j *JetStream) transmit(l *line, before uint64, messages []*message.Message, first bool) error {
+	var msg nats.Msg
+	for i, m := range messages {
+		msg.Subject, msg.Data = m.Metadata.Get(MetaSubject), m.Payload
+		for k, key := range [...]string{MetaPosition, MetaEpoch, MetaEventID, MetaType, MetaStream, MetaSequence} {
+			j.values[k] = m.Metadata.Get(key)
+		}
+		j.values[6], j.values[7] = m.UUID, strconv.FormatUint(before+uint64(i), 10)
+		if i == len(messages)-1 {
+			msg.Reply = fmt.Sprintf("%s.%d.%d", j.inbox, l.number, before+uint64(len(messages)))
+		}
+		msg.Header = j.header
+		if i == 0 && first {
+			msg.Header = maps.Clone(j.header)
+			msg.Header.Set(jetstream.ExpectedStreamHeader, j.cfg.Stream)
+		}
+		if err := j.conn.PublishMsg(&msg); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// acknowledgement is the server's answer to a message.
+type acknowledgement struct {
+	Stream    string `json:"stream"`
+	Sequence  uint64 `json:"seq"`
+	Duplicate bool   `json:"duplicate"`
+	Error     *struct {
+		Code        int    `json:"code"`
+		Description string `json:"description"`
+	} `json:"error"`
+}
+
+// acknowledge takes the answer to a message.
+func (j *JetStream) acknowledge(m *nats.Msg) {
+	rest, sequence := cutLast(m.Subject)
+	_, number := cutLast(rest)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	l := j.line
+	if l == nil || l.err != nil || number != strconv.FormatUint(l.number, 10) {
+		return // of a former line
+	}
+	want, _ := strconv.ParseUint(sequence, 10, 64) // we wrote it
+	var a acknowledgement
+	switch {
+	case m.Header.Get("Status") == "503":
+		l.fail(nats.ErrNoResponders)
+	case json.Unmarshal(m.Data, &a) != nil:
+		l.fail(jetstream.ErrInvalidJSAck)
+	case a.Error != nil:
+		l.fail(fmt.Errorf("the broker refuses: %s (%d)", a.Error.Description, a.Error.Code))
+	case a.Stream != j.cfg.Stream || a.Duplicate || a.Sequence != want:
+		l.fail(fmt.Errorf("the stream has sequence %d where %d was expected", a.Sequence, want))
+	default:
+		l.acked, l.heard = max(l.acked, want), time.Now()
+		l.wake()
+	}
+}
+
+// cutLast cuts off a subject's last token.
+func cutLast(subject string) (rest, token string) {
+	i := strings.LastIndexByte(subject, '.')
+	return subject[:max(i, 0)], subject[i+1:]
 }

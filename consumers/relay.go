@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-id/muster/eventstore"
 )
@@ -40,12 +41,24 @@ type Recaller interface {
 	Last(ctx context.Context) (last eventstore.Checkpoint, ok bool, err error)
 }
 
+// Sender is a Publisher that takes a batch before it has accepted those that it
+// was given earlier.
+type Sender interface {
+	message.Publisher
+	// Send begins to publish a batch behind all others. accepted waits until
+	// the broker has it and all before it, or says why not; it ends with the
+	// context of the batch's first message. When a batch fails, so do all that
+	// were sent behind it.
+	Send(topic string, messages ...*message.Message) (accepted func() error, err error)
+}
+
 // RelayConfig says how a Relay works. The zero value of a field takes the
 // default.
 type RelayConfig struct {
 	// Name is the consumer's. Default RelayConsumer.
 	Name string
-	// Batch bounds the messages of one call of the Publisher. Default 4000.
+	// Batch bounds the messages of one call of the Publisher. Default 2000. A
+	// Sender gets some batches more before it has accepted the first.
 	Batch int
 	// OpenSealed lets personal data out; credentials never are. Default: ids
 	// and open fields only.
@@ -66,7 +79,8 @@ type RelayConfig struct {
 // Publisher: JetStream here, another broker in a few lines. Each call of
 // Publish gets a batch in order, and must return nil only when all of it is
 // accepted; when it fails the relay asks a Recaller where the stream ends, or
-// else publishes again from its checkpoint.
+// else publishes again from its checkpoint. With a Sender several batches are on
+// their way at once.
 //
 // One instance works at a time. The payload is the event's Document, the UUID
 // its effect id, the metadata that of the Subscriber, with MetaSubject.
@@ -85,7 +99,7 @@ func NewRelay(store *eventstore.Store, pub message.Publisher, cfg RelayConfig) *
 		cfg.Name = RelayConsumer
 	}
 	if cfg.Batch <= 0 {
-		cfg.Batch = 4000
+		cfg.Batch = 2000
 	}
 	if cfg.LeaseTTL <= 0 {
 		cfg.LeaseTTL = 15 * time.Second
@@ -148,7 +162,7 @@ var errNotLeased = errors.New("consumers: another instance relays")
 func (r *Relay) session(ctx context.Context, instance string) error {
 	pool := r.store.Pool()
 	ttl := r.cfg.LeaseTTL.Seconds()
-	sent := time.Now()
+	renewed := time.Now()
 	var first, last int16
 	var token int64
 	var at eventstore.Checkpoint
@@ -184,72 +198,128 @@ func (r *Relay) session(ctx context.Context, instance string) error {
 		return err
 	}
 
-	// While one batch is published the next one is read.
-	type read struct {
-		messages []*message.Message
-		through  eventstore.Position
-		err      error
-	}
-	ahead := func(after eventstore.Position) chan read {
-		c := make(chan read, 1)
-		go func() { // ends with its read, which ends with ctx
-			var rd read
-			wait, cancel := context.WithTimeout(ctx, r.cfg.LeaseTTL/3)
-			defer cancel()
-			rd.through = after
-			if werr := r.store.Wait(wait, after); werr == nil {
-				rd.messages, rd.through, rd.err = r.read(ctx, token, after)
-			}
-			c <- rd
-		}()
-		return c
-	}
-	next := ahead(at.Position)
-	for {
-		var rd read
-		select {
-		case rd = <-next:
-		case <-ctx.Done():
-			<-next
-			return ctx.Err()
-		}
-		if rd.err != nil {
-			return rd.err
-		}
-		next = ahead(rd.through)
-		err := r.step(ctx, instance, first, token, &sent, epoch, rd.messages)
-		if err == nil && len(rd.messages) > 0 {
-			r.published.Add(int64(len(rd.messages)))
-			err = write(rd.through)
-		}
-		if err != nil {
-			<-next
+	settle := func(f flight) error {
+		if err := f.accepted(); err != nil {
 			return err
 		}
+		r.published.Add(int64(f.messages))
+		return write(f.through)
+	}
+
+	// While one batch is published the next one is read, and those before it
+	// become accepted: three stages, which end together.
+	stages, working := errgroup.WithContext(ctx)
+	batches, flights := make(chan batch), make(chan flight, depth)
+	stages.Go(func() error {
+		defer close(batches)
+		return r.readAll(working, token, at.Position, batches)
+	})
+	stages.Go(func() error {
+		defer close(flights)
+		for b := range batches {
+			if err := r.keep(working, instance, first, token, &renewed); err != nil {
+				return err
+			}
+			if r.store.Epoch() != epoch {
+				return errors.New("the log has begun a new epoch")
+			}
+			if len(b.messages) == 0 {
+				continue
+			}
+			f := flight{messages: len(b.messages), through: b.through}
+			var err error
+			if f.accepted, err = r.send(b.messages); err != nil {
+				return err
+			}
+			if f.accepted == nil {
+				f.accepted = func() error { return nil }
+				if err := settle(f); err != nil { // before anything else is published
+					return err
+				}
+				continue
+			}
+			select {
+			case flights <- f:
+			case <-working.Done():
+				return working.Err()
+			}
+		}
+		return nil
+	})
+	stages.Go(func() error {
+		for f := range flights {
+			if err := settle(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return stages.Wait()
+}
+
+// depth bounds the batches that a Sender has and the broker has not accepted,
+// besides the one that it is being given.
+const depth = 4
+
+// batch is what was read at a time; none while the log does not grow.
+type batch struct {
+	messages []*message.Message
+	through  eventstore.Position
+}
+
+// flight is a batch that is on its way.
+type flight struct {
+	messages int
+	through  eventstore.Position
+	accepted func() error
+}
+
+// readAll reads the log, and hands on an empty batch now and then while it does
+// not grow.
+func (r *Relay) readAll(ctx context.Context, token int64, after eventstore.Position, to chan<- batch) error {
+	for {
+		b := batch{through: after}
+		wait, cancel := context.WithTimeout(ctx, r.cfg.LeaseTTL/3)
+		err := r.store.Wait(wait, after)
+		cancel()
+		if err == nil {
+			if b.messages, b.through, err = r.read(ctx, token, after); err != nil {
+				return err
+			}
+		}
+		select {
+		case to <- b:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		after = b.through
 	}
 }
 
-// step renews the lease when it is time and publishes a batch.
-func (r *Relay) step(ctx context.Context, instance string, first int16, token int64, sent *time.Time, epoch int32, batch []*message.Message) error {
-	if time.Since(*sent) > r.cfg.LeaseTTL/4 {
-		now := time.Now()
-		var kept int16
-		err := r.store.Pool().QueryRow(ctx, sqlRenew, r.cfg.Name, instance, r.cfg.LeaseTTL.Seconds(), []int16{first}, []int64{token}).Scan(&kept)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return errNotLeased
-		}
-		if err != nil {
-			return err
-		}
-		*sent = now
+// send publishes a batch. accepted is nil when the broker has it already.
+func (r *Relay) send(messages []*message.Message) (accepted func() error, err error) {
+	if s, ok := r.pub.(Sender); ok {
+		return s.Send(RelayTopic, messages...)
 	}
-	if r.store.Epoch() != epoch {
-		return errors.New("the log has begun a new epoch")
-	}
-	if len(batch) == 0 {
+	return nil, r.pub.Publish(RelayTopic, messages...)
+}
+
+// keep renews the lease when it is time.
+func (r *Relay) keep(ctx context.Context, instance string, first int16, token int64, renewed *time.Time) error {
+	if time.Since(*renewed) <= r.cfg.LeaseTTL/4 {
 		return nil
 	}
-	return r.pub.Publish(RelayTopic, batch...)
+	now := time.Now()
+	var kept int16
+	err := r.store.Pool().QueryRow(ctx, sqlRenew, r.cfg.Name, instance, r.cfg.LeaseTTL.Seconds(), []int16{first}, []int64{token}).Scan(&kept)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errNotLeased
+	}
+	if err != nil {
+		return err
+	}
+	*renewed = now
+	return nil
 }
 
 // begin compares the checkpoint with the stream's end. A stream that ends
