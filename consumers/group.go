@@ -346,15 +346,15 @@ const (
 // deliver hands one entry to whoever receives from the channel, and waits for
 // the answer. No lock and no connection is held meanwhile.
 func (g *group) deliver(ctx, hard context.Context, s *span, e *entry) (answer, *Failure) {
-	mctx := &messageContext{Context: s.ctx, d: &delivery{event: e.ev}}
+	mctx := new(messageContext)
 	defer mctx.end()
+	if err := mctx.about(s.ctx, &e.ev); err != nil {
+		return nacked, &Failure{Class: ClassUndecodable, Permanent: true, Err: err}
+	}
 	if g.cfg.HandlerTimeout > 0 {
 		mctx.deadline = time.Now().Add(g.cfg.HandlerTimeout)
 	}
-	msg, err := newMessage(mctx, g.name, s.token, e.attempts+1)
-	if err != nil {
-		return nacked, &Failure{Class: ClassUndecodable, Permanent: true, Err: err}
-	}
+	msg := newMessage(mctx, g.name, s.token, e.attempts+1)
 	select {
 	case g.out <- msg:
 	case <-ctx.Done():
@@ -367,7 +367,7 @@ func (g *group) deliver(ctx, hard context.Context, s *span, e *entry) (answer, *
 		return acked, nil
 	case <-msg.Nacked():
 		g.stats.nacked.Add(1)
-		return nacked, mctx.d.reason()
+		return nacked, mctx.reason()
 	case <-hard.Done():
 		return abandoned, nil
 	}

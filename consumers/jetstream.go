@@ -15,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
 
 	"github.com/muster-id/muster/eventstore"
 )
@@ -67,6 +68,7 @@ type JetStream struct {
 	lines   uint64 // how many there were
 	header  nats.Header
 	values  [len(headers)]string // what header shows
+	text    []byte
 
 	mu   sync.Mutex // is taken after sending
 	line *line      // nil: where the stream ends is not known
@@ -400,12 +402,11 @@ var headers = [...]string{
 // first message makes sure of: the others expect its sequence.
 func (j *JetStream) transmit(l *line, before uint64, messages []*message.Message, first bool) error {
 	var msg nats.Msg
+	parts := j.write(before, messages)
 	for i, m := range messages {
-		msg.Subject, msg.Data = m.Metadata.Get(MetaSubject), m.Payload
-		for k, key := range [...]string{MetaPosition, MetaEpoch, MetaEventID, MetaType, MetaStream, MetaSequence} {
-			j.values[k] = m.Metadata.Get(key)
-		}
-		j.values[6], j.values[7] = m.UUID, strconv.FormatUint(before+uint64(i), 10)
+		p := &parts[i]
+		msg.Subject, msg.Data = p.subject, m.Payload
+		j.values = p.headers
 		if i == len(messages)-1 {
 			msg.Reply = fmt.Sprintf("%s.%d.%d", j.inbox, l.number, before+uint64(len(messages)))
 		}
@@ -419,6 +420,60 @@ func (j *JetStream) transmit(l *line, before uint64, messages []*message.Message
 		}
 	}
 	return nil
+}
+
+// part is what a message has besides its payload.
+type part struct {
+	subject string
+	headers [len(headers)]string
+}
+
+// write finds out the subjects and headers of at most ackEvery messages: from
+// their metadata, or, where they have none, from their events.
+func (j *JetStream) write(before uint64, messages []*message.Message) []part {
+	parts := make([]part, len(messages))
+	b := j.text[:0] // all that has to be written out; it becomes one string
+	var ends [ackEvery][6]int
+	for i, m := range messages {
+		h, sequence := &parts[i].headers, before+uint64(i)
+		h[6] = m.UUID
+		d, ok := m.Context().Value(deliveryKey{}).(*delivery)
+		if m.Metadata != nil || !ok {
+			parts[i].subject = m.Metadata.Get(MetaSubject)
+			for k, key := range [...]string{MetaPosition, MetaEpoch, MetaEventID, MetaType, MetaStream, MetaSequence} {
+				h[k] = m.Metadata.Get(key)
+			}
+			h[7] = strconv.FormatUint(sequence, 10)
+			continue
+		}
+		e, end := &d.event, &ends[i]
+		h[3], h[4] = e.Type, e.Stream
+		b = appendSubject(b, e)
+		end[0] = len(b)
+		b = strconv.AppendInt(b, int64(e.Position), 10)
+		end[1] = len(b)
+		b = strconv.AppendInt(b, int64(e.Epoch), 10)
+		end[2] = len(b)
+		b = append(b, make([]byte, ulid.EncodedSize)...)
+		_ = e.ID.MarshalTextTo(b[end[2]:]) // cannot fail: the size is right
+		end[3] = len(b)
+		b = strconv.AppendInt(b, e.Sequence, 10)
+		end[4] = len(b)
+		b = strconv.AppendUint(b, sequence, 10)
+		end[5] = len(b)
+	}
+	text, begin := string(b), 0
+	for i := range parts {
+		if end := &ends[i]; end[0] > 0 {
+			p := &parts[i]
+			p.subject = text[begin:end[0]]
+			p.headers[0], p.headers[1], p.headers[2] = text[end[0]:end[1]], text[end[1]:end[2]], text[end[2]:end[3]]
+			p.headers[5], p.headers[7] = text[end[3]:end[4]], text[end[4]:end[5]]
+			begin = end[5]
+		}
+	}
+	j.text = b
+	return parts
 }
 
 // acknowledgement is the server's answer to a message.

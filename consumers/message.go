@@ -1,18 +1,15 @@
 package consumers
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/google/uuid"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/muster-id/muster/domain"
@@ -35,39 +32,6 @@ const (
 	MetaToken    = "token"   // the fencing token of the lease that delivered it
 )
 
-// effects is the name space of effect ids, made once for this purpose.
-var effects = uuid.MustParse("6d757374-6572-5e66-8ec7-1d0f7fe7c3a1")
-
-// EffectID names one effect of an event on the world, the same in each process
-// and at each try: UUIDv5 over the consumer's name, the event's id and an
-// index, which is 0 for the message itself and counts from 1 when one event
-// leads to several effects.
-func EffectID(consumer string, event ulid.ULID, index int) uuid.UUID {
-	b := make([]byte, 0, 64+len(consumer))
-	b = append(b, consumer...)
-	b = append(b, 0)
-	b = append(b, event[:]...)
-	b = strconv.AppendInt(b, int64(index), 10)
-	return uuid.NewSHA1(effects, b)
-}
-
-// delivery is one handing of one event to a handler. It travels in the
-// message's context.
-type delivery struct {
-	event  eventstore.Event
-	once   sync.Once
-	decode domain.Event
-	err    error
-
-	mu      sync.Mutex
-	failure error // what the handler returned, if Classify is on the router
-}
-
-func (d *delivery) domainEvent() (domain.Event, error) {
-	d.once.Do(func() { d.decode, d.err = decodeDomain(d.event) })
-	return d.decode, d.err
-}
-
 // decodeDomain returns the domain's event, and nil for this package's own. The
 // error wraps domain.ErrUnknownEvent for what only a later program knows.
 func decodeDomain(e eventstore.Event) (domain.Event, error) {
@@ -75,67 +39,6 @@ func decodeDomain(e eventstore.Event) (domain.Event, error) {
 		return nil, nil
 	}
 	return domain.Decode(e.Type, e.Schema, e.Data, e.Personal)
-}
-
-type deliveryKey struct{}
-
-// messageContext ends when the message is acked or nacked, when its time is
-// up, when its lease is lost, or when the subscription ends. The machinery for
-// that is only built when a handler asks for it: most never do.
-type messageContext struct {
-	context.Context // the subscription's
-	d               *delivery
-	deadline        time.Time // zero for none
-
-	mu     sync.Mutex
-	inner  context.Context
-	cancel context.CancelFunc
-	ended  bool
-}
-
-func (c *messageContext) Value(key any) any {
-	if _, ok := key.(deliveryKey); ok {
-		return c.d
-	}
-	return c.Context.Value(key)
-}
-
-func (c *messageContext) Deadline() (time.Time, bool) {
-	outer, ok := c.Context.Deadline()
-	if c.deadline.IsZero() || ok && outer.Before(c.deadline) {
-		return outer, ok
-	}
-	return c.deadline, true
-}
-
-func (c *messageContext) live() context.Context {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.inner == nil {
-		if c.deadline.IsZero() {
-			c.inner, c.cancel = context.WithCancel(c.Context)
-		} else {
-			c.inner, c.cancel = context.WithDeadline(c.Context, c.deadline)
-		}
-		if c.ended {
-			c.cancel()
-		}
-	}
-	return c.inner
-}
-
-func (c *messageContext) Done() <-chan struct{} { return c.live().Done() }
-func (c *messageContext) Err() error            { return c.live().Err() }
-
-// end releases what live made and makes sure that whoever asks later learns
-// that it is over.
-func (c *messageContext) end() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ended = true
-	if c.cancel != nil {
-		c.cancel()
-	}
 }
 
 // EventOf returns the event that a message is about: decoded, and as it was
@@ -151,8 +54,7 @@ func (c *messageContext) end() {
 // read from its payload; credentials are not in there, so they stay zero.
 func EventOf(msg *message.Message) (domain.Event, eventstore.Event, error) {
 	if d, ok := msg.Context().Value(deliveryKey{}).(*delivery); ok {
-		de, err := d.domainEvent()
-		return de, d.event, undecodable(err)
+		return d.decoded, d.event, undecodable(d.err)
 	}
 	doc, err := ParseDocument(msg.Payload)
 	if err != nil {
@@ -306,32 +208,4 @@ func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	b = append(b, s...)
 	return append(b, '"')
-}
-
-// newMessage makes the message of one delivery. The payload is read from buf's
-// end on; buf is returned grown.
-func newMessage(ctx *messageContext, consumer string, token int64, attempt int) (*message.Message, error) {
-	e := ctx.d.event
-	de, err := ctx.d.domainEvent()
-	if err != nil && !errors.Is(err, domain.ErrUnknownEvent) {
-		return nil, err
-	}
-	effect := EffectID(consumer, e.ID, 0).String()
-	msg := message.NewMessage(effect, appendDocument(make([]byte, 0, 384), e, de, err != nil))
-	msg.SetContext(ctx)
-	msg.Metadata = message.Metadata{
-		MetaEventID:  e.ID.String(),
-		MetaType:     e.Type,
-		MetaStream:   e.Stream,
-		MetaSequence: strconv.FormatInt(e.Sequence, 10),
-		MetaPosition: strconv.FormatInt(int64(e.Position), 10),
-		MetaEpoch:    strconv.FormatInt(int64(e.Epoch), 10),
-		MetaOrg:      e.Org,
-		MetaAt:       e.At.UTC().Format(time.RFC3339Nano),
-		MetaEffectID: effect,
-		MetaConsumer: consumer,
-		MetaAttempt:  strconv.Itoa(attempt),
-		MetaToken:    strconv.FormatInt(token, 10),
-	}
-	return msg, nil
 }

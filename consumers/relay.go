@@ -364,28 +364,54 @@ func (r *Relay) read(ctx context.Context, token int64, after eventstore.Position
 	if err != nil {
 		return nil, after, err
 	}
-	messages := make([]*message.Message, len(page.Events))
-	for i, ev := range page.Events {
-		m, err := newMessage(&messageContext{Context: ctx, d: &delivery{event: ev}}, r.cfg.Name, token, 1)
-		if err != nil {
-			return nil, after, fmt.Errorf("consumers: position %d: %w", ev.Position, err)
+	contexts := make([]messageContext, len(page.Events))
+	for i := range page.Events {
+		if err := contexts[i].about(ctx, &page.Events[i]); err != nil {
+			return nil, after, fmt.Errorf("consumers: position %d: %w", page.Events[i].Position, err)
 		}
-		m.Metadata.Set(MetaSubject, Subject(ev))
-		messages[i] = m
+	}
+	if _, ok := r.pub.(*JetStream); ok {
+		return bareMessages(contexts, r.cfg.Name), page.Through, nil
+	}
+	messages := make([]*message.Message, len(contexts))
+	for i := range contexts {
+		messages[i] = newMessage(&contexts[i], r.cfg.Name, token, 1)
+		messages[i].Metadata.Set(MetaSubject, Subject(contexts[i].event))
 	}
 	return messages, page.Through, nil
 }
 
+// bareMessages are messages without metadata, which JetStream does not need when
+// it has the events themselves: a quarter of all work.
+func bareMessages(contexts []messageContext, consumer string) []*message.Message {
+	messages, list := make([]message.Message, len(contexts)), make([]*message.Message, len(contexts))
+	ids, payloads := make([]byte, 0, uuidSize*len(contexts)), make([]byte, 0, 400*len(contexts))
+	for i := range contexts {
+		ids = appendUUID(ids, EffectID(consumer, contexts[i].event.ID, 0))
+		begin := len(payloads)
+		payloads = contexts[i].appendPayload(payloads)
+		list[i] = &messages[i]
+		list[i].Payload = payloads[begin:len(payloads):len(payloads)]
+		list[i].SetContext(&contexts[i])
+	}
+	text := string(ids)
+	for i := range list {
+		list[i].UUID = text[uuidSize*i : uuidSize*(i+1)]
+	}
+	return list
+}
+
 // Subject returns the subject that the relay gives an event.
-func Subject(ev eventstore.Event) string {
-	b := make([]byte, 0, 64)
+func Subject(ev eventstore.Event) string { return string(appendSubject(make([]byte, 0, 64), &ev)) }
+
+func appendSubject(b []byte, ev *eventstore.Event) []byte {
 	b = append(b, RelayTopic...)
 	b = append(b, '.')
 	b = appendToken(b, ev.Org)
 	b = append(b, '.')
 	b = appendToken(b, ev.Type)
 	b = append(b, '.')
-	return string(strconv.AppendInt(b, int64(ev.Slice), 10))
+	return strconv.AppendInt(b, int64(ev.Slice), 10)
 }
 
 const hex = "0123456789ABCDEF"
