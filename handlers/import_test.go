@@ -223,6 +223,7 @@ func importCases() []importCase {
 	hashed := func(value string) map[string]string {
 		return with("hashedPassword", fmt.Sprintf(`{"value":%q}`, value))
 	}
+	const twice = `[{"configId":"c","externalUserId":"twice"},{"configId":"c","externalUserId":"twice"}]`
 	return []importCase{
 		// Validation, in order of the fields.
 		{name: "nothing", body: `{}`, code: invalid, message: userNameRule},
@@ -404,7 +405,48 @@ func importCases() []importCase {
 		bad("phone before link", inPhone+`value does not have prefix "+"`, merge(phone("079"), idp("", "", ""))),
 		bad("profile's text before e-mail's", inProfile+"NickName: "+atMost200, merge(profile("nickName", long(201, "é")), email(""))),
 
+		// The edge's rule for e-mail addresses, to its ends.
+		bad("e-mail of 255 characters", inEmail+"email addresses cannot exceed 254 characters", email("a@"+strings.Repeat("b.", 125)+"ccc")),
+		good("e-mail of 254 characters", 3, email("a@"+strings.Repeat("b.", 125)+"cc")),
+		bad("e-mail host that ends in a hyphen", inEmail+"hostname parts cannot end with hyphens", email("a@b-.c")),
+		bad("e-mail host with an underscore", inEmail+`hostname parts can only contain alphanumeric characters or hyphens, got "_"`, email("a@b_c.d")),
+		bad("e-mail host in another script", inEmail+`hostname parts can only contain alphanumeric characters or hyphens, got "ü"`, email("a@bü.c")),
+		good("e-mail in another script before the @", 3, email("jürg@b.c")),
+		refused("e-mail in quotes", "EMAIL-599BI", "Email is invalid", email(`"a b"@c.d`)),
+		refused("e-mail with a comment, which is a name", "EMAIL-599GV", "Email is invalid", email("a@b.c (Ada)")),
+		refused("e-mail in angle brackets", "EMAIL-599BI", "Email is invalid", email("<a@b.c>")),
+		good("e-mail with blanks around", 3, email("  a@b.c ")),
+		good("e-mail with each sign that is allowed", 3, email("!#$%&'*+/=?^_`{|}~-.a@b.c")),
+		bad("e-mail with two dots", inEmail+"mail: missing '@' or angle-addr", email("a..b@c.d")),
+
+		// The order in which the command judges (§1.3).
+		refused("user name before e-mail", "COMMAND-00p2b", "Username is empty", merge(with("userName", `" "`), email("Foo <a@b.c>"))),
+		refused("e-mail before phone, in the command", "EMAIL-599GV", "Email is invalid", merge(email("Foo <a@b.c>"), phone("+"))),
+		refused("phone before password", "PHONE-so0wa", "Phone is invalid", merge(phone("+"), with("password", `"A"`))),
+		refused("password before links", "DOMAIN-HuJf6", "Password is too short", merge(with("password", `"A"`), with("idps", twice))),
+		{name: "hash before links", body: body(merge(hashed("garbage"), with("idps", twice))), code: invalid, id: "USER-JDk4t"},
+		{name: "links before TOTP", body: body(merge(otp("x-1!"), with("idps", twice))), code: 6, id: "V3-DKcYh", message: "External IDP already taken"},
+		{name: "TOTP before a name that is taken", body: body(merge(otp("x-1!"), with("userName", `"  "`))), code: invalid, id: "COMMAND-00p2b"},
+
+		// Passwords that other hashers cannot take.
+		good("password of 73 bytes", 3, with("password", quoted("Aa1!"+strings.Repeat("x", 69)))),
+		good("password of 4096 bytes", 3, with("password", quoted("Aa1!"+strings.Repeat("x", 4092)))),
+		{name: "password of 4097 bytes", body: body(with("password", quoted("Aa1!"+strings.Repeat("x", 4093)))), code: invalid, id: "MUSTER-length"},
+		{name: "password with a NUL", body: body(with("password", `"Aa1!aaaa\u0000"`)), code: invalid, id: "MUSTER-text"},
+		{name: "a NUL in a name", body: body(profile("firstName", `"a\u0000"`)), code: invalid, id: "MUSTER-text"},
+		good("hash null", 3, with("hashedPassword", "null")),
+		good("hash without a value", 3, with("hashedPassword", "{}")),
+		good("links, none", 3, with("idps", "[]")),
+
 		// JSON again.
+		{name: "recovery codes are nobody's", body: body(with("recoveryCodes", `[{"raw":"x"}]`)), events: 3, json: true},
+		{name: "a text for a message", body: `{"profile":"x"}`, code: invalid, message: `proto: syntax error (line 1:12): unexpected token "x"`, json: true},
+		{name: "null in a list", body: `{"idps":[null]}`, code: invalid, message: "proto: syntax error (line 1:10): unexpected token null", json: true},
+		{name: "null inside", body: body(with("phone", `{"phone":null}`)), code: invalid, message: inPhone + "value length must be between 1 and 50 runes, inclusive", json: true},
+		{name: "gender null", body: body(profile("gender", "null")), events: 3, json: true},
+		{name: "gender a fraction", body: `{"profile":{"gender":1.5}}`, code: invalid, message: "proto: (line 1:22): invalid value for enum field gender: 1.5", json: true},
+		{name: "half a surrogate pair", body: `{"userName":"\ud800"}`, code: invalid, message: "proto: unexpected EOF", json: true},
+		{name: "two values", body: body(nil) + body(nil), events: 3, json: true},
 		{name: "a list for a message", body: `{"profile":[]}`, code: invalid, message: "proto: syntax error (line 1:12): unexpected token [", json: true},
 		{name: "a text for a truth", body: `{"passwordChangeRequired":"yes"}`, code: invalid, message: `proto: (line 1:27): invalid value for bool field passwordChangeRequired: "yes"`, json: true},
 		{name: "cut off inside a text", body: `{"userName":"a`, code: invalid, message: "unexpected EOF", json: true},
@@ -414,6 +456,9 @@ func importCases() []importCase {
 		{name: "a comment", body: `{/**/}`, code: invalid, message: "invalid character '/' looking for beginning of object key string", json: true},
 
 		// Authentication and permission, before validation and behind JSON.
+		{name: "nothing behind the scheme", body: `{}`, headers: []string{"Authorization", "Bearer"}, code: 16, id: "AUTH-toLo1", message: "invalid auth header"},
+		{name: "the scheme and two blanks", body: `{}`, headers: []string{"Authorization", "Bearer  " + adminToken}, code: 16, id: "AUTH-7fs1e", message: "Errors.Token.Invalid"},
+		{name: "unknown organisation, German", body: `{}`, headers: []string{"x-zitadel-orgid", "nowhere", "Accept-Language", "de"}, code: 7, id: "AUTH-Bs7Ds", message: "Organisation doesn't exist"},
 		{name: "no header", body: `{}`, headers: []string{"Authorization", ""}, code: 16, message: "auth header missing"},
 		{name: "no header, good body", body: body(nil), headers: []string{"Authorization", ""}, code: 16, message: "auth header missing"},
 		{name: "broken JSON and no header", body: `{`, headers: []string{"Authorization", ""}, code: invalid, message: "unexpected EOF", json: true},
