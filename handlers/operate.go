@@ -240,6 +240,8 @@ type projectionVersion struct {
 	TotalChunks int                 `json:"chunks,omitempty"`
 	Events      int64               `json:"events,omitempty"`
 	Owner       string              `json:"owner,omitempty"`
+	Ranges      int                 `json:"ranges"`
+	Held        int                 `json:"rangesHeld"`
 	Problem     string              `json:"problem,omitempty"`
 	Stopped     int64               `json:"stoppedStreams"`
 	Waiting     int64               `json:"waitingForOperator"`
@@ -260,7 +262,7 @@ func (s *server) versions(ctx context.Context, name string) ([]projectionVersion
 		list = append(list, projectionVersion{
 			Name: v.Projection, Version: v.Version, Definition: v.Definition, State: v.State, Phase: v.Phase,
 			Epoch: v.Epoch, Position: v.Position, Head: v.Head, Lag: v.Lag, Oldest: v.Oldest.Seconds(),
-			BulkTo: v.BulkTo, Chunks: v.Chunks, TotalChunks: v.TotalChunks, Events: v.Events, Owner: v.Owner, Problem: v.Problem,
+			BulkTo: v.BulkTo, Chunks: v.Chunks, TotalChunks: v.TotalChunks, Events: v.Events, Owner: v.Owner, Ranges: v.Ranges, Held: v.Held, Problem: v.Problem,
 			Stopped: v.Stopped, Waiting: v.Waiting, Updated: moment(v.Updated), Switched: moment(v.Switched),
 		})
 	}

@@ -27,6 +27,8 @@ var (
 	sqlAdvance string
 	//go:embed sql/acquire.sql
 	sqlAcquire string
+	//go:embed sql/build.sql
+	sqlBuild string
 	//go:embed sql/renew.sql
 	sqlRenew string
 	//go:embed sql/stop.sql
@@ -97,6 +99,7 @@ type Engine struct {
 	owner  string // in leases; unique to this engine
 
 	beats map[string]*atomic.Int64 // by model: when its worker last moved, Unix ns; 0 when Run does not
+	holds map[string]*atomic.Int64 // by model: how many ranges of the live version it holds
 
 	mu       sync.Mutex               // guards what follows
 	live     map[string]int           // by model: the version that was live when last seen
@@ -110,10 +113,10 @@ func New(store *eventstore.Store, pool *pgxpool.Pool, models []Model, cfg Config
 	e := &Engine{
 		store: store, pool: pool, models: models, cfg: cfg, log: cfg.Logger,
 		owner: cfg.Instance + "/" + ulid.MustNew(ulid.Now(), rand.Reader).String(),
-		beats: make(map[string]*atomic.Int64), live: make(map[string]int), movement: make(map[string]chan struct{}),
+		beats: make(map[string]*atomic.Int64), holds: make(map[string]*atomic.Int64), live: make(map[string]int), movement: make(map[string]chan struct{}),
 	}
 	for _, m := range models {
-		e.beats[m.Name()] = new(atomic.Int64)
+		e.beats[m.Name()], e.holds[m.Name()] = new(atomic.Int64), new(atomic.Int64)
 		e.movement[m.Name()] = make(chan struct{})
 	}
 	return e
@@ -157,31 +160,44 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// every is how often an instance without the lease looks whether it is free.
+// every is how often an instance that cannot work looks whether it can.
 const every = time.Second
 
-// work follows the log for one model, as owner or waiting to become it. Its
-// error is one that time does not mend.
+// work follows the log for one model, as far as it is this instance's share.
+// Its error is one that time does not mend.
 func (e *Engine) work(ctx context.Context, m Model) error {
+	defer e.leave(ctx, m)
 	beat := func() { e.beats[m.Name()].Store(e.cfg.Clock().UnixNano()) }
-	backoff := 100 * time.Millisecond
+	const shortest = 100 * time.Millisecond
+	backoff := shortest
 	for ctx.Err() == nil {
 		beat()
-		err := e.hold(ctx, m, beat)
+		began := time.Now()
+		instances, err := e.hold(ctx, m, beat)
+		if time.Since(began) > 10*every {
+			backoff = shortest // it went well for a while
+		}
 		var wait time.Duration
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // the end was asked for
 		case err == nil || errors.Is(err, errFenced):
-			backoff = 100 * time.Millisecond
-			wait = backoff // the next version, or the same one by another owner
+			backoff = shortest
+			wait = backoff // the next version, or the same one with other owners
 		case errors.Is(err, errBusy):
 			wait = every
 		case beyondRepair(err):
 			return fmt.Errorf("projections: %s: %w", m.Name(), err)
 		default:
+			longest := every
+			if instances > 1 {
+				longest = 5 * every
+			}
+			if backoff > shortest { // not for once only: the others take over
+				e.leave(ctx, m)
+			}
 			e.log.Error("a projection is interrupted", "projection", m.Name(), "error", classOf(err), "again_in", backoff)
-			wait, backoff = backoff, min(2*backoff, every)
+			wait, backoff = backoff, min(2*backoff, longest)
 		}
 		// Jitter keeps instances from asking in step.
 		_ = sleep(ctx, wait/2+mathrand.N(wait)) // #nosec G404 -- not a secret
@@ -196,35 +212,37 @@ func beyondRepair(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "42703" || pg.Code == "42501" || pg.Code == "3F000")
 }
 
-// hold acquires the live version of a model and follows the log with it.
-func (e *Engine) hold(ctx context.Context, m Model, beat func()) error {
+// hold follows the log with this instance's share of the live version of a
+// model. It tells how many instances share it.
+func (e *Engine) hold(ctx context.Context, m Model, beat func()) (instances int, err error) {
 	v, err := e.ensure(ctx, m)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if v.definition != m.Definition() {
-		return errBusy // the caretaker rebuilds it; until then another program's instances keep it
+		return 0, errBusy // the caretaker rebuilds it; until then another program's instances keep it
 	}
-	s, err := e.acquire(ctx, m, v.version, e.owner)
-	if err != nil {
-		return err
-	}
-	e.log.Info("working on a projection", "projection", m.Name(), "version", v.version, "from", s.cp.Position)
-	return s.follow(ctx, beat)
+	return e.session(m, v.version, e.owner).follow(ctx, beat)
 }
 
 // liveRow is what the registry says of a live version.
 type liveRow struct {
 	version, definition int
-	position            eventstore.Position
-	updated             time.Time
+	// position is what all its ranges have come to.
+	position eventstore.Position
+	updated  time.Time
 }
+
+// comeTo joins to a version p how far it has come, which is as far as the last
+// of its ranges, and when it last moved.
+const comeTo = `CROSS JOIN LATERAL (SELECT min(position) AS position, max(updated_at) AS updated_at
+	FROM projection_ranges r WHERE r.name = p.name AND r.version = p.version) come`
 
 // errNoVersion says that no version of a read model is live yet.
 var errNoVersion = domain.NewError(domain.KindUnavailable, "MUSTER-building", "The read model is being built")
 
 func (e *Engine) liveVersion(ctx context.Context, m Model) (v liveRow, err error) {
-	err = e.pool.QueryRow(ctx, `SELECT version, definition, position, updated_at FROM projections WHERE name = $1 AND state = 'live'`, m.Name()).
+	err = e.pool.QueryRow(ctx, `SELECT version, definition, come.position, come.updated_at FROM projections p `+comeTo+` WHERE name = $1 AND state = 'live'`, m.Name()).
 		Scan(&v.version, &v.definition, &v.position, &v.updated)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -249,14 +267,30 @@ func (e *Engine) ensure(ctx context.Context, m Model) (liveRow, error) {
 		if err := e.define(ctx, tx, append(m.create(1), m.index(1, e.trigram(ctx))...)); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO projections (name, version, definition, state, epoch, position) VALUES ($1, 1, $2, 'live', $3, 0)`,
-			m.Name(), m.Definition(), e.store.Epoch())
-		return err
+		_, err := tx.Exec(ctx, `INSERT INTO projections (name, version, definition, state) VALUES ($1, 1, $2, 'live')`, m.Name(), m.Definition())
+		if err != nil {
+			return fmt.Errorf("projections: registering a version: %w", err)
+		}
+		return divide(ctx, tx, m, 1, e.store.Epoch())
 	})
 	if err != nil {
 		return liveRow{}, err
 	}
 	return e.liveVersion(ctx, m)
+}
+
+// maxRanges is how many ranges a model may have.
+const maxRanges = 64
+
+// divide makes the ranges of a new version.
+func divide(ctx context.Context, tx pgx.Tx, m Model, version int, epoch int32) error {
+	_, err := tx.Exec(ctx, `INSERT INTO projection_ranges (name, version, first_slice, last_slice, epoch, position)
+		SELECT $1, $2, s, s + $3 - 1, $4, 0 FROM generate_series(0, $5 - 1, $3::int4) s`,
+		m.Name(), version, eventstore.Slices/m.ranges(), epoch, eventstore.Slices)
+	if err != nil {
+		return fmt.Errorf("projections: dividing a version: %w", err)
+	}
+	return nil
 }
 
 // begin runs a transaction that changes which versions of a model there are:
@@ -318,6 +352,9 @@ func (e *Engine) careFor(ctx context.Context, m Model) error {
 		if _, err := e.Rebuild(ctx, m.Name(), nil); err != nil && !errors.Is(err, errBusy) {
 			return err
 		}
+	}
+	if _, err := e.pool.Exec(ctx, `DELETE FROM projection_members WHERE name = $1 AND seen_until < now() - interval '1 minute'`, m.Name()); err != nil {
+		return fmt.Errorf("projections: forgetting the dead: %w", err)
 	}
 	return e.dropRetired(ctx, m)
 }

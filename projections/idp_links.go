@@ -25,6 +25,7 @@ var idpLinks = define(definition[linkRow]{
 	only:   []string{domain.TypeIDPLinked, domain.TypeIDPLinkRemoved, domain.TypeUserRemoved, domain.TypeUserErased},
 	opens:  []string{domain.TypeIDPLinked, domain.TypeIDPLinkRemoved},
 	ours:   isUser,
+	split:  8, // a user's links depend on that user's stream only
 	key:    "user_id, config_id, external_id",
 	columns: []column[linkRow]{
 		text("user_id", func(r *linkRow) *string { return &r.user }),

@@ -74,7 +74,7 @@ func (e *Engine) query(ctx context.Context, m Model, build func(version int, arg
 		args := []any{pgx.QueryResultFormats{1}, name}
 		params := args[1:]
 		columns, joins := build(version, &params)
-		sql := "SELECT p.version, p.definition, p.position, p.updated_at" + columns + " FROM projections p " + joins + " WHERE p.name = $1 AND p.state = 'live'"
+		sql := "SELECT p.version, p.definition, come.position, come.updated_at" + columns + " FROM projections p " + comeTo + " " + joins + " WHERE p.name = $1 AND p.state = 'live'"
 		var (
 			found, definition int
 			at                At

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ func TestRowsAndCheckpointChangeTogether(t *testing.T) {
 	}
 	state := func() (rows, position int64) {
 		t.Helper()
-		err := w.pool.QueryRow(ctx, `SELECT (SELECT count(*) FROM read_models.users_v1), position FROM projections WHERE name = 'users'`).Scan(&rows, &position)
+		err := w.pool.QueryRow(ctx, `SELECT (SELECT count(*) FROM read_models.users_v1), min(position) FROM projection_ranges WHERE name = 'users'`).Scan(&rows, &position)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +48,7 @@ func TestRowsAndCheckpointChangeTogether(t *testing.T) {
 		if _, err := w.pool.Exec(ctx, broken[0]); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.commit(ctx, b); err == nil {
+		if err := s.commit(ctx, b, nil); err == nil {
 			t.Fatal("the batch went through without its table")
 		}
 		if _, err := w.pool.Exec(ctx, broken[1]); err != nil {
@@ -57,14 +58,23 @@ func TestRowsAndCheckpointChangeTogether(t *testing.T) {
 			t.Fatalf("without %s: %d rows at position %d", table, rows, position)
 		}
 	}
-	if err := s.commit(ctx, b); err != nil {
+	if err := s.commit(ctx, b, nil); err != nil {
 		t.Fatal(err)
 	}
 	if rows, position := state(); rows != 3 || position != 12 {
 		t.Fatalf("%d rows at position %d", rows, position)
 	}
-	if err := s.commit(ctx, b); !errors.Is(err, errFenced) {
+	if err := s.commit(ctx, b, nil); err != nil { // nothing of it is left to do
+		t.Fatal(err)
+	}
+	for i := range s.spans { // and who believes otherwise is stopped
+		s.spans[i].position = 0
+	}
+	if err := s.commit(ctx, b, nil); !errors.Is(err, errFenced) {
 		t.Fatalf("the same batch again: %v", err)
+	}
+	if rows, position := state(); rows != 3 || position != 12 {
+		t.Fatalf("after that, %d rows at position %d", rows, position)
 	}
 }
 
@@ -80,7 +90,7 @@ func TestSurvivesCutConnections(t *testing.T) {
 		for sleep(ctx, 40*time.Millisecond) == nil {
 			// Only the projection's transactions: the store's own recovery is
 			// tested where it lives.
-			cuts += w.cut(t, `query ~ 'read_models|UPDATE projections|projection_stopped'`)
+			cuts += w.cut(t, `query ~ 'read_models|UPDATE projection_ranges|projection_stopped'`)
 		}
 	})
 	for i := range 400 {
@@ -213,20 +223,20 @@ func TestOneOwnerAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The old owner falls silent, and wakes up when another has the lease.
-	if _, err := w.pool.Exec(ctx, `UPDATE projections SET lease_until = now() - interval '1 second'`); err != nil {
+	if _, err := w.pool.Exec(ctx, `UPDATE projection_ranges SET lease_until = now() - interval '1 second'`); err != nil {
 		t.Fatal(err)
 	}
 	next, err := w.acquire(ctx, users, 1, "new")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := old.commit(ctx, b); !errors.Is(err, errFenced) {
+	if err := old.commit(ctx, b, nil); !errors.Is(err, errFenced) {
 		t.Errorf("the old owner's batch: %v", err)
 	}
-	if err := old.renew(ctx); !errors.Is(err, errFenced) {
+	if _, err := old.attend(ctx); !errors.Is(err, errFenced) {
 		t.Errorf("the old owner's renewal: %v", err)
 	}
-	if err := next.commit(ctx, b); err != nil {
+	if err := next.commit(ctx, b, nil); err != nil {
 		t.Errorf("the new owner's batch: %v", err)
 	}
 	w.sound(t, "users")
@@ -250,7 +260,7 @@ func TestRetryStopsAtTheCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.facts[1].err = errors.New("for once")
-	if err := s.commit(ctx, b); err != nil {
+	if err := s.commit(ctx, b, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.do(t, userID(1), "org1", domain.UserLocked{}, domain.PasskeyAdded{CredentialID: []byte{1}})
@@ -260,7 +270,7 @@ func TestRetryStopsAtTheCheckpoint(t *testing.T) {
 	if u, _, err := w.UserByLoginName(ctx, Everywhere(), "user1"); err != nil || u.Sequence != 4 {
 		t.Fatalf("after the retry: %+v, %v", u, err)
 	}
-	if err := s.catchUp(ctx, 6, nil); err != nil {
+	if err := s.catchUp(ctx, slices.Repeat([]eventstore.Position{6}, len(s.spans)), nil); err != nil {
 		t.Fatal(err)
 	}
 	if u, _, err := w.UserByLoginName(ctx, Everywhere(), "user1"); err != nil || u.Sequence != 6 || u.Passkeys != 1 {

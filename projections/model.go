@@ -40,6 +40,8 @@ type Model interface {
 	// and what is better built once they are filled.
 	create(version int) []string
 	index(version int, trigram bool) []string
+	// ranges is in how many ranges of slices its work is divided.
+	ranges() int
 	// tables are the tables of a version.
 	tables(version int) []string
 	// apply changes the rows of a version as the facts want it, except those
@@ -114,6 +116,10 @@ type definition[R any] struct {
 	// stream.
 	key     string
 	indexes []index
+	// split is in how many ranges of slices the work may be divided: a divisor
+	// of 64, so that no chunk of a rebuild and no part of a counter is in two.
+	// More than one demands that no row depends on two streams.
+	split int
 	// fold returns a stream's rows after its next event. It may change rows in
 	// place.
 	fold func(rows []R, ev *eventstore.Event, e domain.Event) ([]R, error)
@@ -160,6 +166,7 @@ func set(list []string) map[string]struct{} {
 func (m *model[R]) Name() string    { return m.name }
 func (m *model[R]) Definition() int { return m.number }
 func (m *model[R]) types() []string { return m.only }
+func (m *model[R]) ranges() int     { return m.split }
 
 func (m *model[R]) Columns() []ColumnInfo {
 	info := make([]ColumnInfo, len(m.columns))
@@ -632,14 +639,14 @@ type filling[R any] struct {
 	m        *model[R]
 	version  int
 	buf      []byte // encoded rows
-	marks    []mark // where each stream's rows are in buf
+	marks    []spot // where each stream's rows are in buf
 	frame    []byte // what goes over the wire in one COPY
 	counts   map[counter]int64
 	written  int64
 	failures []failure
 }
 
-type mark struct {
+type spot struct {
 	last     *eventstore.Event // where the stream's last event is; no payload
 	from, to int
 	rows     int
@@ -680,7 +687,7 @@ func (f *filling[R]) keep(last *eventstore.Event, rows []R) {
 		return
 	}
 	// The event's payloads are not needed any more; its place is.
-	k := mark{last: &eventstore.Event{Stream: last.Stream, Sequence: last.Sequence, Position: last.Position}, from: len(f.buf), rows: len(rows)}
+	k := spot{last: &eventstore.Event{Stream: last.Stream, Sequence: last.Sequence, Position: last.Position}, from: len(f.buf), rows: len(rows)}
 	for i := range rows {
 		f.buf = f.m.appendRow(f.buf, &rows[i])
 		if f.m.count != nil {
@@ -692,7 +699,7 @@ func (f *filling[R]) keep(last *eventstore.Event, rows []R) {
 }
 
 func (f *filling[R]) flush(ctx context.Context, conn *pgconn.PgConn) error {
-	refused, err := isolated(ctx, conn, f.marks, func(part []mark) error {
+	refused, err := isolated(ctx, conn, f.marks, func(part []spot) error {
 		if len(part) == 0 {
 			return nil
 		}

@@ -30,8 +30,9 @@ var organisations = define(definition[orgRow]{
 	number: 1,
 	only: []string{domain.TypeOrganisationAdded, domain.TypeOrganisationRenamed,
 		domain.TypeOrganisationDeactivated, domain.TypeOrganisationReactivated},
-	ours: func(stream string) bool { return strings.HasPrefix(stream, domain.OrganisationStream("")) },
-	key:  "stream",
+	ours:  func(stream string) bool { return strings.HasPrefix(stream, domain.OrganisationStream("")) },
+	split: 1, // it could be more, but there are too few to share them
+	key:   "stream",
 	columns: []column[orgRow]{
 		text("stream", func(r *orgRow) *string { return &r.stream }),
 		text("id", func(r *orgRow) *string { return &r.id }),

@@ -3,8 +3,10 @@ package projections
 import (
 	"context"
 	"crypto/rand"
+	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +18,9 @@ import (
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/eventstore"
 )
+
+//go:embed sql/switch.sql
+var sqlSwitch string
 
 // The phases of a rebuild, in order.
 const (
@@ -99,7 +104,7 @@ func (e *Engine) Rebuild(ctx context.Context, name string, progress Progress) (R
 		return Result{}, err
 	}
 	for {
-		s, err := e.acquire(ctx, m, version, r.owner)
+		s, err := e.build(ctx, m, version, r.owner)
 		if err == nil {
 			return r.run(ctx, s)
 		}
@@ -149,11 +154,14 @@ func (e *Engine) candidate(ctx context.Context, m Model) (version int, err error
 		}
 		// A number is never used twice: tables of a dropped version may still
 		// be in some reader's cache.
-		err = tx.QueryRow(ctx, `INSERT INTO projections (name, version, definition, state, phase, epoch, position, bulk_to)
-			SELECT $1, max(version) + 1, $2, 'building', $3, $4, 0, $5 FROM projections WHERE name = $1 RETURNING version`,
-			m.Name(), m.Definition(), PhaseBulk, head.Epoch, int64(head.Position)).Scan(&version)
+		err = tx.QueryRow(ctx, `INSERT INTO projections (name, version, definition, state, phase, bulk_to)
+			SELECT $1, max(version) + 1, $2, 'building', $3, $4 FROM projections WHERE name = $1 RETURNING version`,
+			m.Name(), m.Definition(), PhaseBulk, int64(head.Position)).Scan(&version)
 		if err != nil {
 			return fmt.Errorf("projections: registering a version: %w", err)
+		}
+		if err := divide(ctx, tx, m, version, head.Epoch); err != nil {
+			return err
 		}
 		return e.define(ctx, tx, m.create(version))
 	})
@@ -199,7 +207,7 @@ func (r *rebuild) run(ctx context.Context, s *session) (result Result, err error
 	var keeper sync.WaitGroup
 	keeper.Go(func() {
 		for sleep(ctx, r.e.cfg.Lease/4) == nil {
-			if err := s.renew(ctx); errors.Is(err, errFenced) {
+			if err := s.keep(ctx); errors.Is(err, errFenced) {
 				cancel(err)
 			}
 		}
@@ -210,7 +218,7 @@ func (r *rebuild) run(ctx context.Context, s *session) (result Result, err error
 		}
 		cancel(nil)
 		keeper.Wait()
-		s.release(ctx)
+		s.yield(ctx)
 	}()
 	if s.phase == PhaseBulk {
 		if err := r.bulk(ctx, s); err != nil {
@@ -226,16 +234,37 @@ func (r *rebuild) run(ctx context.Context, s *session) (result Result, err error
 }
 
 // enter moves a candidate into a phase, fenced.
-func (s *session) enter(ctx context.Context, phase string, position eventstore.Position) error {
-	tag, err := s.e.pool.Exec(ctx, `UPDATE projections SET phase = $4, position = $5, updated_at = now()
-		WHERE name = $1 AND version = $2 AND token = $3 AND state = 'building'`, s.m.Name(), s.version, s.token, phase, int64(position))
+func (s *session) enter(ctx context.Context, phase string) error {
+	tag, err := s.e.pool.Exec(ctx, `UPDATE projections SET phase = $4, updated_at = now()
+		WHERE name = $1 AND version = $2 AND token = $3 AND state = 'building'`, s.m.Name(), s.version, s.token, phase)
 	switch {
 	case err != nil:
 		return fmt.Errorf("projections: entering a phase: %w", err)
 	case tag.RowsAffected() != 1:
 		return errFenced
 	}
-	s.phase, s.cp.Position = phase, position
+	s.phase = phase
+	return nil
+}
+
+// filled sets all checkpoints of a candidate to where its first phase ends, and
+// goes on to the next one.
+func (s *session) filled(ctx context.Context) error {
+	tag, err := s.e.pool.Exec(ctx, `WITH candidate AS (
+			UPDATE projections SET phase = $4, updated_at = now()
+			WHERE name = $1 AND version = $2 AND token = $3 AND state = 'building' RETURNING bulk_to)
+		UPDATE projection_ranges SET position = c.bulk_to, updated_at = now() FROM candidate c WHERE name = $1 AND version = $2`,
+		s.m.Name(), s.version, s.token, PhaseIndex)
+	switch {
+	case err != nil:
+		return fmt.Errorf("projections: entering a phase: %w", err)
+	case tag.RowsAffected() != int64(len(s.spans)):
+		return errFenced
+	}
+	for i := range s.spans {
+		s.spans[i].position = s.bulkTo
+	}
+	s.phase = PhaseIndex
 	return nil
 }
 
@@ -277,7 +306,7 @@ func (r *rebuild) bulk(ctx context.Context, s *session) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return s.enter(context.WithoutCancel(ctx), PhaseIndex, s.bulkTo)
+	return s.filled(context.WithoutCancel(ctx))
 }
 
 // flushSize is how many bytes of rows are gathered for one COPY.
@@ -356,7 +385,7 @@ func (r *rebuild) index(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.enter(ctx, PhaseCatchUp, s.cp.Position)
+	return s.enter(ctx, PhaseCatchUp)
 }
 
 // promote brings a candidate level with the live version and makes it live.
@@ -378,24 +407,28 @@ func (r *rebuild) promote(ctx context.Context, s *session, compare bool) (Result
 	var pinned time.Time
 	err := r.e.begin(ctx, s.m, func(tx pgx.Tx) error {
 		pinned = r.e.cfg.Clock()
-		live, err := r.pin(ctx, tx, s)
+		live, _, err := r.pin(ctx, tx, s)
 		if err != nil {
 			return err
 		}
 		result.From = live.version
-		_, err = tx.Exec(ctx, `UPDATE projections SET state = 'retired', owner = '', lease_until = '-infinity', switched_at = now()
-			WHERE name = $1 AND version = $2`, s.m.Name(), live.version)
+		// Whoever works on a version that is retired, or on the candidate, has
+		// no token any more.
+		_, err = tx.Exec(ctx, `UPDATE projections SET state = 'retired', switched_at = now() WHERE name = $1 AND version = $2`, s.m.Name(), live.version)
 		if err != nil {
 			return fmt.Errorf("projections: retiring a version: %w", err)
 		}
-		tag, err := tx.Exec(ctx, `UPDATE projections SET state = 'live', phase = '', owner = '', lease_until = '-infinity', switched_at = now()
-			WHERE name = $1 AND version = $2 AND token = $3 AND state = 'building' AND position >= $4`,
-			s.m.Name(), s.version, s.token, int64(live.position))
+		tag, err := tx.Exec(ctx, sqlSwitch, s.m.Name(), s.version, s.token, live.version)
 		switch {
 		case err != nil:
 			return fmt.Errorf("projections: switching: %w", err)
 		case tag.RowsAffected() != 1:
 			return errFenced
+		}
+		_, err = tx.Exec(ctx, `UPDATE projection_ranges SET owner = '', token = token + 1, lease_until = '-infinity'
+			WHERE name = $1 AND version IN ($2, $3)`, s.m.Name(), live.version, s.version)
+		if err != nil {
+			return fmt.Errorf("projections: switching: %w", err)
 		}
 		return tx.QueryRow(ctx, `SELECT
 			(SELECT coalesce(sum(events), 0)::int8 FROM projection_chunks WHERE name = $1 AND version = $2),
@@ -406,16 +439,40 @@ func (r *rebuild) promote(ctx context.Context, s *session, compare bool) (Result
 		return result, err
 	}
 	result.Held = r.e.cfg.Clock().Sub(pinned)
-	result.Position = s.cp.Position
-	result.Events += max(0, int64(s.cp.Position-s.bulkTo))
+	result.Position = s.position()
+	result.Events += max(0, int64(result.Position-s.bulkTo))
 	r.e.moved(s.m.Name())
 	r.e.log.Info("a projection has a new version", "projection", s.m.Name(), "version", s.version, "from", result.From,
-		"position", s.cp.Position, "events", result.Events, "stopped", result.Stopped, "held", result.Held)
+		"position", result.Position, "events", result.Events, "stopped", result.Stopped, "held", result.Held)
 	r.tell(PhaseDone, result.Events, result.Events, true)
 	if err := r.e.dropRetired(ctx, s.m); err != nil {
 		r.e.log.Warn("an old version could not be dropped yet", "projection", s.m.Name(), "error", classOf(err))
 	}
 	return result, nil
+}
+
+// targets are, for each of the candidate's ranges, how far it has to come to be
+// level with the live version: with the foremost of the live ranges that have
+// slices of it, which is just the same range unless the two are divided
+// differently.
+func (s *session) targets(live marks) []eventstore.Position {
+	to := make([]eventstore.Position, len(s.spans))
+	for i := range s.spans {
+		_, to[i] = live.over(s.spans[i].first, s.spans[i].last)
+	}
+	return to
+}
+
+// level reports whether each of the candidate's ranges is exactly where those
+// of the live version are.
+func (s *session) level(live marks) bool {
+	for i := range s.spans {
+		p := &s.spans[i]
+		if low, high := live.over(p.first, p.last); low != p.position || high != p.position {
+			return false
+		}
+	}
+	return true
 }
 
 // approach catches up with the live version until little is left.
@@ -425,11 +482,24 @@ func (r *rebuild) approach(ctx context.Context, s *session) error {
 		if err != nil {
 			return err
 		}
-		if live.position <= s.cp.Position+eventstore.Position(r.e.cfg.Batch/16) {
+		var ahead marks
+		err = pgx.BeginTxFunc(ctx, r.e.pool, snapshot, func(tx pgx.Tx) error {
+			ahead, err = readMarks(ctx, tx, s.m.Name(), live.version, "")
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		targets := s.targets(ahead)
+		far := false
+		for i := range s.spans {
+			far = far || targets[i] > s.spans[i].position+eventstore.Position(r.e.cfg.Batch/16)
+		}
+		if !far {
 			return nil
 		}
-		err = s.catchUp(ctx, live.position, func(p eventstore.Position) {
-			r.tell(PhaseCatchUp, int64(p), int64(live.position), false)
+		err = s.catchUp(ctx, targets, func(p eventstore.Position) {
+			r.tell(PhaseCatchUp, int64(p), int64(slices.Max(targets)), false)
 		})
 		if err != nil {
 			return err
@@ -437,19 +507,24 @@ func (r *rebuild) approach(ctx context.Context, s *session) error {
 	}
 }
 
-// pin keeps the live version where it is until tx ends, and brings the
-// candidate to the same position, or leaves it ahead.
-func (r *rebuild) pin(ctx context.Context, tx pgx.Tx, s *session) (live liveRow, err error) {
-	err = tx.QueryRow(ctx, `SELECT version, definition, position FROM projections WHERE name = $1 AND state = 'live' FOR UPDATE`, s.m.Name()).
-		Scan(&live.version, &live.definition, &live.position)
+// pin keeps the live version where it is until tx ends, and brings each of the
+// candidate's ranges to the same position, or leaves it ahead. The locks are
+// taken in the order that everybody takes them in: the version's row, then its
+// ranges by slice.
+func (r *rebuild) pin(ctx context.Context, tx pgx.Tx, s *session) (live liveRow, at marks, err error) {
+	err = tx.QueryRow(ctx, `SELECT version, definition FROM projections WHERE name = $1 AND state = 'live' FOR UPDATE`, s.m.Name()).
+		Scan(&live.version, &live.definition)
 	if err != nil {
-		return live, fmt.Errorf("projections: keeping the live version: %w", err)
+		return live, nil, fmt.Errorf("projections: keeping the live version: %w", err)
 	}
-	return live, s.catchUp(ctx, live.position, nil)
+	if at, err = readMarks(ctx, tx, s.m.Name(), live.version, "FOR UPDATE"); err != nil {
+		return live, nil, err
+	}
+	return live, at, s.catchUp(ctx, s.targets(at), nil)
 }
 
-// compare compares the candidate with the live version, both at one position
-// in one snapshot, while both go on. Slices that differ are recomputed: if the
+// compare compares the candidate with the live version, each range of both at
+// one position in one snapshot, while both go on. Slices that differ are recomputed: if the
 // candidate does not agree with the events, ErrUnequal.
 func (r *rebuild) compare(ctx context.Context, s *session) (c Comparison, err error) {
 	r.tell(PhaseCompare, 0, 0, true)
@@ -462,9 +537,9 @@ func (r *rebuild) compare(ctx context.Context, s *session) (c Comparison, err er
 		if c, err = s.m.sameRows(ctx, conn, live, s.version); err != nil {
 			return err
 		}
-		report := Report{Projection: s.m.Name(), Version: s.version, Position: s.cp.Position}
+		report := Report{Projection: s.m.Name(), Version: s.version, Position: s.position()}
 		for _, slice := range c.Differing {
-			if err := r.e.checkSlices(ctx, tx, s.m, s.version, slice, slice, s.cp.Position, &report); err != nil {
+			if err := r.e.checkSlices(ctx, tx, s.m, s.version, slice, slice, s.spans[s.of[slice]].position, &report); err != nil {
 				return err
 			}
 		}
@@ -482,22 +557,33 @@ func (r *rebuild) compare(ctx context.Context, s *session) (c Comparison, err er
 	return c, err
 }
 
-// level makes tx's snapshot one in which candidate and live version stand at
-// the same position. same is false when that is not to be had: the live one is
-// behind, or of another definition.
+// level makes tx's snapshot one in which each range of candidate and live
+// version stands at the same position. same is false when that is not to be
+// had: the live one is behind, or of another definition.
 func (r *rebuild) level(ctx context.Context, tx pgx.Tx, s *session) (version int, same bool, err error) {
 	err = pgx.BeginFunc(ctx, r.e.pool, func(keep pgx.Tx) error {
-		live, err := r.pin(ctx, keep, s)
+		live, at, err := r.pin(ctx, keep, s)
 		if err != nil {
 			return err
 		}
 		version = live.version
-		if live.definition != s.m.Definition() || live.position != s.cp.Position {
+		if live.definition != s.m.Definition() || !s.level(at) {
 			return nil
 		}
 		// The snapshot is taken by its transaction's first statement.
-		return tx.QueryRow(ctx, `SELECT count(*) = 2 FROM projections WHERE name = $1 AND position = $2 AND version IN ($3, $4)`,
-			s.m.Name(), int64(s.cp.Position), version, s.version).Scan(&same)
+		seen, err := readMarks(ctx, tx, s.m.Name(), s.version, "")
+		if err != nil {
+			return err
+		}
+		lively, err := readMarks(ctx, tx, s.m.Name(), version, "")
+		if err != nil {
+			return err
+		}
+		same = slices.Equal(lively, at)
+		for i := range s.spans {
+			same = same && seen[i].position == s.spans[i].position
+		}
+		return nil
 	})
 	return version, same, err
 }
@@ -529,11 +615,11 @@ func (e *Engine) Rollback(ctx context.Context, name string, progress Progress) (
 	}
 	r := &rebuild{e: e, m: m, progress: progress, began: e.cfg.Clock(), version: version,
 		owner: e.owner + "/rollback-" + ulid.MustNew(ulid.Now(), rand.Reader).String()}
-	s, err := e.acquire(ctx, m, version, r.owner)
+	s, err := e.build(ctx, m, version, r.owner)
 	if err != nil {
 		return Result{}, err
 	}
-	defer s.release(ctx)
+	defer s.yield(ctx)
 	return r.promote(ctx, s, false)
 }
 

@@ -443,12 +443,12 @@ func TestChunkIsFenced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, err := w.acquire(ctx, users, version, "old")
+	old, err := w.build(ctx, users, version, "old")
 	if err != nil {
 		t.Fatal(err)
 	}
-	old.release(ctx)
-	next, err := w.acquire(ctx, users, version, "next")
+	old.yield(ctx)
+	next, err := w.build(ctx, users, version, "next")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -237,7 +237,7 @@ func TestStatusAndMetrics(t *testing.T) {
 	for _, f := range families {
 		names = append(names, strings.TrimPrefix(f.GetName(), "muster_projection_"))
 	}
-	want := []string{"muster_old_system_users", "heartbeat_age_seconds", "lag_events", "oldest_unhandled_seconds", "owned", "position", "stopped_streams", "stopped_streams_waiting", "version"}
+	want := []string{"muster_old_system_users", "heartbeat_age_seconds", "lag_events", "oldest_unhandled_seconds", "owned", "position", "ranges_held", "stopped_streams", "stopped_streams_waiting", "version"}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
 	}

@@ -24,11 +24,14 @@ type Status struct {
 	BulkTo              eventstore.Position
 	Chunks, TotalChunks int
 	Events              int64
-	// Owner is the instance that works on it; empty when none does.
-	Owner string
+	// Owner is the instance that works on it, or those that do, with commas;
+	// empty when none does. Held of its Ranges of slices are somebody's.
+	Owner        string
+	Ranges, Held int
 	// Problem is why nobody can.
 	Problem string
-	// Head is the log's last position, Lag how many events are beyond the
+	// Checkpoint is what all ranges have come to. Head is the log's last
+	// position, Lag how many events are beyond the
 	// checkpoint, Oldest how long the first of them has waited.
 	Head   eventstore.Position
 	Lag    int64
@@ -49,15 +52,11 @@ func (e *Engine) Status(ctx context.Context) ([]Status, error) {
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s Status, err error) {
 		var (
-			owned    bool
 			switched *time.Time
 			oldest   *float64
 		)
 		err = row.Scan(&s.Projection, &s.Version, &s.Definition, &s.State, &s.Phase, &s.Epoch, &s.Position, &s.BulkTo, &s.Owner,
-			&owned, &s.Problem, &s.Updated, &switched, &s.Head, &oldest, &s.Stopped, &s.Waiting, &s.Chunks, &s.Events)
-		if !owned {
-			s.Owner = ""
-		}
+			&s.Ranges, &s.Held, &s.Problem, &s.Updated, &switched, &s.Head, &oldest, &s.Stopped, &s.Waiting, &s.Chunks, &s.Events)
 		if switched != nil {
 			s.Switched = *switched
 		}
@@ -111,7 +110,8 @@ var (
 	descVersion   = prometheus.NewDesc("muster_projection_version", "Number of the live version.", labels, nil)
 	descLag       = prometheus.NewDesc("muster_projection_lag_events", "Events beyond the live version's checkpoint.", labels, nil)
 	descOldest    = prometheus.NewDesc("muster_projection_oldest_unhandled_seconds", "How long the oldest event beyond the checkpoint has waited.", labels, nil)
-	descOwned     = prometheus.NewDesc("muster_projection_owned", "1 when an instance holds the live version's lease.", labels, nil)
+	descOwned     = prometheus.NewDesc("muster_projection_owned", "1 when all ranges of the live version have an instance that works on them.", labels, nil)
+	descRanges    = prometheus.NewDesc("muster_projection_ranges_held", "Ranges of slices of the live version that this process works on.", labels, nil)
 	descStopped   = prometheus.NewDesc("muster_projection_stopped_streams", "Streams whose rows stand still because an event failed.", labels, nil)
 	descWaiting   = prometheus.NewDesc("muster_projection_stopped_streams_waiting", "Stopped streams that wait for an operator.", labels, nil)
 	descRebuilt   = prometheus.NewDesc("muster_projection_rebuild_events", "Events handled by the rebuild under way.", labels, nil)
@@ -122,7 +122,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPosition, descVersion, descLag, descOldest, descOwned, descStopped, descWaiting, descRebuilt, descRebuildTo, descHeartbeat, descOldSystem} {
+	for _, d := range []*prometheus.Desc{descPosition, descVersion, descLag, descOldest, descOwned, descRanges, descStopped, descWaiting, descRebuilt, descRebuildTo, descHeartbeat, descOldSystem} {
 		ch <- d
 	}
 }
@@ -137,6 +137,7 @@ func (e *Engine) Collect(ch chan<- prometheus.Metric) {
 	for name, b := range e.beats {
 		if ns := b.Load(); ns != 0 {
 			gauge(descHeartbeat, now.Sub(time.Unix(0, ns)).Seconds(), name)
+			gauge(descRanges, float64(e.holds[name].Load()), name)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -161,7 +162,7 @@ func (e *Engine) Collect(ch chan<- prometheus.Metric) {
 			gauge(descLag, float64(s.Lag), s.Projection)
 			gauge(descOldest, s.Oldest.Seconds(), s.Projection)
 			owned := 0.0
-			if s.Owner != "" {
+			if s.Held == s.Ranges {
 				owned = 1
 			}
 			gauge(descOwned, owned, s.Projection)

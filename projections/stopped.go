@@ -54,7 +54,7 @@ func stop(ctx context.Context, tx pgx.Tx, name string, version int, failures []f
 }
 
 // stoppedAmong tells which of the facts' streams stand still. It is asked in
-// the transaction that holds the version's row, so no retry can come between.
+// the transaction that holds the ranges' rows, so no retry can come between.
 func (e *Engine) stoppedAmong(ctx context.Context, tx pgx.Tx, name string, version int, facts []fact) (map[string]bool, error) {
 	streams := make([]string, 0, len(facts)/3+1)
 	last := ""
@@ -140,7 +140,7 @@ func (e *Engine) Inspect(ctx context.Context, name, stream string) (Inspection, 
 }
 
 // Retry makes a stopped stream's rows anew from its events, up to the
-// projection's checkpoint, and lets it go on from there. When an event fails
+// checkpoint of its range, and lets it go on from there. When an event fails
 // again nothing changes but the count of attempts, and the error names the
 // event. ErrNotStopped.
 func (e *Engine) Retry(ctx context.Context, name, stream string) error {
@@ -158,9 +158,10 @@ func (e *Engine) Retry(ctx context.Context, name, stream string) error {
 func (e *Engine) retry(ctx context.Context, m Model, version int, stream string) error {
 	var again *failure
 	err := pgx.BeginFunc(ctx, e.pool, func(tx pgx.Tx) error {
-		// The version's row keeps the projection where it is meanwhile.
+		// The range's row keeps the range where it is meanwhile.
 		var position int64
-		err := tx.QueryRow(ctx, `SELECT position FROM projections WHERE name = $1 AND version = $2 FOR UPDATE`, m.Name(), version).Scan(&position)
+		err := tx.QueryRow(ctx, `SELECT position FROM projection_ranges
+			WHERE name = $1 AND version = $2 AND $3 BETWEEN first_slice AND last_slice FOR UPDATE`, m.Name(), version, eventstore.SliceOf(stream)).Scan(&position)
 		if err != nil {
 			return fmt.Errorf("projections: reading a checkpoint: %w", err)
 		}
@@ -207,11 +208,20 @@ func (e *Engine) streamFacts(ctx context.Context, m Model, stream string, upTo e
 	return e.prepare(ctx, m, events)
 }
 
-// retryDue tries the stopped streams again whose time has come, a few at a
-// time so that the projection is not held up.
-func (e *Engine) retryDue(ctx context.Context, m Model, version int) error {
-	rows, err := e.pool.Query(ctx, `SELECT stream FROM projection_stopped
-		WHERE name = $1 AND version = $2 AND retry_at <= now() ORDER BY retry_at LIMIT 20`, m.Name(), version)
+// retryDue tries those stopped streams of the session's ranges again whose time
+// has come, a few at a time so that the projection is not held up.
+func (s *session) retryDue(ctx context.Context) error {
+	if len(s.spans) == 0 {
+		return nil
+	}
+	firsts, lasts := make([]int16, len(s.spans)), make([]int16, len(s.spans))
+	for i := range s.spans {
+		firsts[i], lasts[i] = s.spans[i].first, s.spans[i].last
+	}
+	rows, err := s.e.pool.Query(ctx, `SELECT p.stream FROM projection_stopped p JOIN streams s USING (stream)
+		WHERE p.name = $1 AND p.version = $2 AND p.retry_at <= now()
+		AND EXISTS (SELECT FROM unnest($3::int2[], $4::int2[]) h (first, last) WHERE s.slice BETWEEN h.first AND h.last)
+		ORDER BY p.retry_at LIMIT 20`, s.m.Name(), s.version, firsts, lasts)
 	if err != nil {
 		return fmt.Errorf("projections: reading stopped streams: %w", err)
 	}
@@ -221,7 +231,7 @@ func (e *Engine) retryDue(ctx context.Context, m Model, version int) error {
 	}
 	for _, stream := range due {
 		var refused *domain.Error
-		if err := e.retry(ctx, m, version, stream); err != nil && !errors.As(err, &refused) {
+		if err := s.e.retry(ctx, s.m, s.version, stream); err != nil && !errors.As(err, &refused) {
 			return err
 		}
 	}

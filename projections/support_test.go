@@ -208,3 +208,18 @@ func (w *world) sound(t testing.TB, name string) Report {
 	}
 	return r
 }
+
+// acquire takes all ranges of a live version that are free. errBusy when none
+// is.
+func (w *world) acquire(ctx context.Context, m Model, version int, owner string) (*session, error) {
+	s := w.session(m, version, owner)
+	all, err := s.partition(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.take(ctx, all)
+	if err == nil && n == 0 {
+		err = errBusy
+	}
+	return s, err
+}

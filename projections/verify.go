@@ -18,7 +18,8 @@ import (
 type Report struct {
 	Projection string
 	Version    int
-	// Position is the checkpoint that rows and events were compared at.
+	// Position is the checkpoint that rows and events were compared at; of
+	// several ranges that of the last. Each range is compared at its own.
 	Position eventstore.Position
 	// Streams and Rows are how many were compared. Stopped is how many streams
 	// were left out because their rows are known to stand still.
@@ -59,7 +60,7 @@ func (e *Engine) Verify(ctx context.Context, name string, sample int) (Report, e
 	r := Report{Projection: name}
 	err = pgx.BeginTxFunc(ctx, e.pool, snapshot, func(tx pgx.Tx) error {
 		var definition int
-		err := tx.QueryRow(ctx, `SELECT version, definition, position FROM projections WHERE name = $1 AND state = 'live'`, name).
+		err := tx.QueryRow(ctx, `SELECT version, definition, come.position FROM projections p `+comeTo+` WHERE name = $1 AND state = 'live'`, name).
 			Scan(&r.Version, &definition, &r.Position)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
@@ -69,18 +70,24 @@ func (e *Engine) Verify(ctx context.Context, name string, sample int) (Report, e
 		case definition != m.Definition():
 			return errDefinition
 		}
+		marks, err := readMarks(ctx, tx, name, r.Version, "")
+		if err != nil {
+			return err
+		}
 		if sample > 0 {
 			// Slices hold streams at random, so some slices are a sample.
 			for i, first := 0, rand.IntN(eventstore.Slices); i < eventstore.Slices && r.Streams < int64(sample); i++ { // #nosec G404 -- a sample
 				slice := int16((first + i) % eventstore.Slices) // #nosec G115 -- below 1024
-				if err := e.checkSlices(ctx, tx, m, r.Version, slice, slice, r.Position, &r); err != nil {
+				if err := e.checkSlices(ctx, tx, m, r.Version, slice, slice, marks.at(slice), &r); err != nil {
 					return err
 				}
 			}
 			return nil
 		}
-		if err := e.checkSlices(ctx, tx, m, r.Version, 0, eventstore.Slices-1, r.Position, &r); err != nil {
-			return err
+		for _, k := range marks {
+			if err := e.checkSlices(ctx, tx, m, r.Version, k.first, k.last, k.position, &r); err != nil {
+				return err
+			}
 		}
 		if err := checkOrphans(ctx, tx, m, r.Version, &r); err != nil {
 			return err
@@ -88,6 +95,50 @@ func (e *Engine) Verify(ctx context.Context, name string, sample int) (Report, e
 		return m.checkCounts(ctx, tx.Conn().PgConn(), r.Version, &r)
 	})
 	return r, err
+}
+
+// mark is how far a range of slices has come, marks how far the ranges of a
+// version have, in order of slice.
+type (
+	mark struct {
+		first, last int16
+		position    eventstore.Position
+	}
+	marks []mark
+)
+
+// readMarks reads a version's ranges, and locks them if that is added.
+func readMarks(ctx context.Context, tx pgx.Tx, name string, version int, lock string) (marks, error) {
+	rows, err := tx.Query(ctx, `SELECT first_slice, last_slice, position FROM projection_ranges
+		WHERE name = $1 AND version = $2 ORDER BY first_slice `+lock, name, version)
+	if err != nil {
+		return nil, fmt.Errorf("projections: reading ranges: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k mark, err error) {
+		return k, row.Scan(&k.first, &k.last, &k.position)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("projections: reading ranges: %w", err)
+	}
+	return list, nil
+}
+
+// at is how far the range of a slice has come.
+func (ks marks) at(slice int16) eventstore.Position { low, _ := ks.over(slice, slice); return low }
+
+// over tells how far those ranges have come that slices from first to last
+// belong to: the last of them and the first.
+func (ks marks) over(first, last int16) (low, high eventstore.Position) {
+	any := false
+	for _, k := range ks {
+		if k.first <= last && first <= k.last {
+			if !any || k.position < low {
+				low = k.position
+			}
+			high, any = max(high, k.position), true
+		}
+	}
+	return low, high
 }
 
 var snapshot = pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}

@@ -137,10 +137,10 @@ func (*projectionsListCmd) Run(a *app) error {
 		return err
 	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "READ MODEL\tVERSION\tSTATE\tPOSITION\tLAG\tOLDEST\tSTOPPED\tOWNER\t")
+	fmt.Fprintln(w, "READ MODEL\tVERSION\tSTATE\tPOSITION\tLAG\tOLDEST\tSTOPPED\tRANGES\tOWNER\t")
 	for _, s := range list {
 		state := strings.TrimSpace(s.State + " " + s.Phase)
-		fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%v\t%d\t%s\t%s\n", s.Projection, s.Version, state, s.Position, s.Lag, s.Oldest.Round(time.Millisecond), s.Stopped, s.Owner, s.Problem)
+		fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%v\t%d\t%d/%d\t%s\t%s\n", s.Projection, s.Version, state, s.Position, s.Lag, s.Oldest.Round(time.Millisecond), s.Stopped, s.Held, s.Ranges, s.Owner, s.Problem)
 	}
 	return w.Flush()
 }

@@ -266,7 +266,7 @@ func (p *poller) readModels(ctx context.Context, s *snapshot, _ float64) error {
 		case "live":
 			anyStopped = anyStopped || v.Stopped > 0
 			s.Projections = append(s.Projections, projectionState{Name: v.Projection, Version: v.Version, Position: v.Position, Lag: v.Lag,
-				Owned: v.Owner != "", Problem: v.Problem, Stopped: v.Stopped, Waiting: v.Waiting})
+				Owned: v.Held == v.Ranges, Problem: v.Problem, Stopped: v.Stopped, Waiting: v.Waiting})
 		}
 	}
 	for i := range s.Projections {

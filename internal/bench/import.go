@@ -128,7 +128,7 @@ func (b *bench) importAll(ctx context.Context, n int) (imported, error) {
 	defer conn.Close(context.WithoutCancel(ctx))
 	for {
 		var behind int64
-		err := conn.QueryRow(ctx, `SELECT count(*) FROM projections WHERE state = 'live' AND position < $1`, summary.Summary.Position).Scan(&behind)
+		err := conn.QueryRow(ctx, `SELECT count(*) FROM projection_ranges JOIN projections USING (name, version) WHERE state = 'live' AND position < $1`, summary.Summary.Position).Scan(&behind)
 		if err != nil {
 			return got, err
 		}

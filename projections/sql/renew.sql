@@ -1,3 +1,15 @@
--- $1 text name  $2 int4 version  $3 int8 token  $4 float8 seconds of lease
-UPDATE projections SET lease_until = now() + make_interval(secs => $4)
-WHERE name = $1 AND version = $2 AND token = $3 AND state <> 'retired'
+-- Keeps the leases of ranges. Fewer rows than ranges: one is lost.
+-- $1 text name  $2 int4 version  arrays: $3 int2 first slice  $4 int8 token;
+-- $5 float8 seconds of lease
+WITH locked AS (
+    SELECT first_slice
+    FROM projection_ranges
+    WHERE name = $1 AND version = $2 AND first_slice = ANY ($3::int2[])
+    ORDER BY first_slice
+    FOR UPDATE
+)
+UPDATE projection_ranges r
+SET lease_until = now() + make_interval(secs => $5)
+FROM unnest($3::int2[], $4::int8[]) AS h (first_slice, token)
+JOIN locked USING (first_slice)
+WHERE r.name = $1 AND r.version = $2 AND r.first_slice = h.first_slice AND r.token = h.token
