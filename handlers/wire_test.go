@@ -6,8 +6,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -614,4 +618,88 @@ func TestSecondGenerationOverEveryProtocol(t *testing.T) {
 	}
 	// One of two passwords, and not both (REST alone can say so).
 	want(t, s.rest(t, "POST", path, request(secondCase{fields: map[string]string{"password": `{"password":"Secr3t!pass"}`, "hashedPassword": `{"hash":"x"}`}})), 400, 3, "")
+}
+
+// TestWarningsOfLines is CONTRACT.md A.2's "a warning in the row report": what
+// an import says nothing of when it comes alone, a stream's answer tells.
+func TestWarningsOfLines(t *testing.T) {
+	t.Parallel()
+	s := start(t, withJobs)
+	cases := []struct {
+		changes map[string]string
+		field   string
+	}{
+		{profile("preferredLanguage", `"xx"`), "profile.preferredLanguage"},
+		{with("otpCode", `"JBSWY3DP"`), "otpCode"},
+		{with("hashedPassword", `{"value":"5f4dcc3b5aa765d61d8327deb882cf99"}`), "hashedPassword.value"},
+		{with("passwordChangeRequired", "true"), "passwordChangeRequired"},
+		{with("metadata", `[{"key":"k","value":"dg=="},{"key":"k","value":"dw=="}]`), "metadata[1].key"},
+		{nil, ""},
+	}
+	var lines []string
+	for _, c := range cases {
+		lines = append(lines, body(c.changes))
+	}
+	for i, a := range s.bulk(t, s.http, "", strings.NewReader(strings.Join(lines, "\n")))[:len(cases)] {
+		field := ""
+		if len(a.Warnings) == 1 && a.Warnings[0].Text != "" {
+			field = a.Warnings[0].Field
+		}
+		if a.Outcome != "created" || field != cases[i].field || len(a.Warnings) > 1 {
+			t.Errorf("line %d: %s, warnings %v, want one of %q", i+1, a.Outcome, a.Warnings, cases[i].field)
+		}
+	}
+	if a := s.rest(t, "POST", importPath, body(profile("preferredLanguage", `"xx"`))); a.HTTP != 200 || strings.Contains(string(a.Body), "warning") {
+		t.Errorf("alone: %d %s", a.HTTP, a.Body)
+	}
+}
+
+// TestTheContractsTestsExist holds docs/contract.md to the repository: each
+// test that it names is there, and each row under a section names one.
+func TestTheContractsTestsExist(t *testing.T) {
+	t.Parallel()
+	there := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func (Test\w+|Fuzz\w+)\(`)
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for _, m := range declared.FindAllSubmatch(b, -1) {
+			there[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("../docs/contract.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
+	section, rows := "", map[string]int{}
+	for line := range strings.Lines(string(b)) {
+		for _, m := range named.FindAllStringSubmatch(line, -1) {
+			if !there[m[1]] {
+				t.Errorf("there is no %s:\n%s", m[1], line)
+			}
+		}
+		if heading, ok := strings.CutPrefix(line, "## "); ok {
+			section, _, _ = strings.Cut(strings.TrimSpace(heading), ":")
+		}
+		header := strings.HasPrefix(line, "| row |") || strings.HasPrefix(line, "| cases |") || strings.HasPrefix(line, "|---")
+		if section == "" || section == "Departures" || !strings.HasPrefix(line, "|") || header {
+			continue
+		}
+		rows[section]++
+		if !named.MatchString(line) {
+			t.Errorf("no test holds this:\n%s", line)
+		}
+	}
+	for _, section := range []string{"A", "B §1", "B §2", "B §6", "B §7", "B §8", "B §13", "B §14"} {
+		if rows[section] < 4 {
+			t.Errorf("section %s has %d rows", section, rows[section])
+		}
+	}
 }
