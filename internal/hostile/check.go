@@ -28,15 +28,15 @@ func (t *trial) truth(ctx context.Context) ([]eventstore.Event, error) {
 	defer func() { _ = s.Close(ctx) }()
 	var all []eventstore.Event
 	for after := eventstore.Position(0); ; {
-		page, err := log.Read(ctx, eventstore.Query{After: after, Limit: 2000})
+		page, err := log.ReadPage(ctx, eventstore.Query{After: after, Limit: 2000})
 		if err != nil {
 			return nil, err
 		}
-		if len(page) == 0 {
+		if len(page.Events) == 0 {
 			return all, nil
 		}
-		all = append(all, page...)
-		after = page[len(page)-1].Position
+		all = append(all, page.Events...)
+		after = page.Through
 	}
 }
 

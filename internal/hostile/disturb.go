@@ -38,6 +38,7 @@ var troubles = []trouble{
 	{"stranger with a lock on a table", 16, false, (*trial).strangerLock},
 	{"primary killed", 4, true, func(t *trial) error { t.crash(t.primary); return nil }},
 	{"standby killed", 2, true, func(t *trial) error { t.crash(t.standby); return nil }},
+	{"standby killed and set back", 14, true, (*trial).setBack},
 }
 
 // disturb makes trouble until the round is over or a child has something to
@@ -252,6 +253,35 @@ func (t *trial) crash(s *pgtest.Server) {
 	t.resume() // a process that is stopped would outlive its postmaster
 	s.Kill(t.frame)
 	s.Start(t.frame)
+}
+
+// setBack kills the standby, which then shows nothing of the last moments for
+// a while: what a reader there has seen is out of sight again.
+func (t *trial) setBack() error {
+	if err := t.onStandby(fmt.Sprintf(`ALTER SYSTEM SET recovery_min_apply_delay = '%d ms'`, t.between(2*time.Second, 6*time.Second).Milliseconds())); err != nil {
+		return err
+	}
+	t.crash(t.standby)
+	t.later(t.between(500*time.Millisecond, 1500*time.Millisecond), func() {
+		_ = t.onStandby(`ALTER SYSTEM RESET recovery_min_apply_delay`, `SELECT pg_reload_conf()`)
+	})
+	return nil
+}
+
+func (t *trial) onStandby(statements ...string) error {
+	ctx, cancel := context.WithTimeout(t.ctx, 2*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, at(t.standby, "postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	for _, sql := range statements {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stranger opens a transaction in the log's database or in another one. Most

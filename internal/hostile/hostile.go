@@ -7,8 +7,8 @@
 // What it looks for, by the names of the design's invariants:
 //
 //	L1  a reader that goes on from its checkpoint is given every event, once,
-//	    in order, on both servers; what it has seen never changes; nobody's open
-//	    transaction holds it up
+//	    in order, on both servers, with a filter or without; what it has seen
+//	    never changes; nobody's open transaction holds it up
 //	L2  an append is whole or absent; what was acknowledged is there, where the
 //	    acknowledgement says; what was refused is not
 //	L3  sequences are 1 to n in order of position, and an append with an
@@ -39,7 +39,7 @@ import (
 // Log is what the harness drives: *eventstore.Store, or one with a fault.
 type Log interface {
 	AppendMany(ctx context.Context, as []eventstore.Append) []eventstore.Outcome
-	Read(ctx context.Context, q eventstore.Query) ([]eventstore.Event, error)
+	ReadPage(ctx context.Context, q eventstore.Query) (eventstore.Page, error)
 	Wait(ctx context.Context, after eventstore.Position) error
 }
 
@@ -71,6 +71,8 @@ type Variant struct {
 	// patience, when set, is how long a reader waits at a gap before it goes on
 	// behind it.
 	patience time.Duration
+	// trusting takes a head that was seen once for one that stays visible.
+	trusting bool
 }
 
 // True is the log as it is.

@@ -166,6 +166,10 @@ var Mutants = []Variant{
 				ON CONFLICT DO NOTHING`,
 		},
 	},
+	{
+		Name: "trusted-head", Fault: "a reader takes a head that it has seen once for one that stays visible, on a standby too",
+		trusting: true,
+	},
 }
 
 // Named returns the variant of that name.
@@ -187,7 +191,7 @@ func (v *Variant) prepare() {
 }
 
 func (v *Variant) wrap(s *eventstore.Store) Log {
-	if v.before == "" && !v.lostIsDone && v.read == "" {
+	if v.before == "" && !v.lostIsDone && v.read == "" && !v.trusting {
 		return s
 	}
 	return &wrong{Store: s, variant: *v, writer: eventstore.Wrong{Before: v.before, LostIsDone: v.lostIsDone}}
@@ -202,6 +206,8 @@ type wrong struct {
 	// The place where a reader waits at a gap, and since when.
 	gap   eventstore.Position
 	since time.Time
+
+	known eventstore.Position // the head that a trusting reader goes by
 }
 
 func (w *wrong) AppendMany(ctx context.Context, as []eventstore.Append) []eventstore.Outcome {
@@ -220,21 +226,49 @@ func (w *wrong) Wait(ctx context.Context, after eventstore.Position) error {
 	return ctx.Err()
 }
 
-func (w *wrong) Read(ctx context.Context, q eventstore.Query) ([]eventstore.Event, error) {
+func (w *wrong) ReadPage(ctx context.Context, q eventstore.Query) (eventstore.Page, error) {
+	if w.variant.trusting {
+		return w.readTrusting(ctx, q)
+	}
 	if w.variant.read == "" {
-		return w.Store.Read(ctx, q)
+		return w.Store.ReadPage(ctx, q)
 	}
 	rows, err := w.Pool().Query(ctx, w.variant.read, int64(q.After), q.Limit)
 	if err != nil {
-		return nil, err
+		return eventstore.Page{}, err
 	}
-	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e eventstore.Event, err error) {
+	events, err := collect(rows)
+	if err != nil {
+		return eventstore.Page{}, err
+	}
+	if w.variant.patience > 0 {
+		events = w.upToGap(q.After, events)
+	}
+	page := eventstore.Page{Events: events, Through: q.After}
+	if len(events) > 0 {
+		page.Through = events[len(events)-1].Position
+	}
+	return page, nil
+}
+
+func collect(rows pgx.Rows) ([]eventstore.Event, error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (e eventstore.Event, err error) {
 		return e, row.Scan(&e.Position, &e.Stream, &e.Sequence, (*[16]byte)(&e.ID), &e.Data)
 	})
-	if err != nil || w.variant.patience == 0 {
-		return events, err
+}
+
+// readTrusting takes a window that ends at a head it has seen for complete. It
+// looks at the head each time, but only believes that it has grown.
+func (w *wrong) readTrusting(ctx context.Context, q eventstore.Query) (eventstore.Page, error) {
+	head, err := w.Head(ctx)
+	if err != nil {
+		return eventstore.Page{}, err
 	}
-	return w.upToGap(q.After, events), nil
+	w.known = max(w.known, head.Position)
+	q.UpTo = max(q.After, min(q.After+eventstore.Position(q.Limit), w.known))
+	page, err := w.Store.ReadPage(ctx, q)
+	page.Through = q.UpTo
+	return page, err
 }
 
 // upToGap cuts events at the first gap, until it has been there for too long.

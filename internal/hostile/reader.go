@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"sort"
@@ -20,6 +21,7 @@ type follower struct {
 	record *os.File
 	rng    *rand.Rand
 
+	behind    bool             // there was more than the last page had
 	seen      []sighting       // all, in order
 	sequences map[string]int64 // the last one seen of each stream
 }
@@ -57,6 +59,10 @@ func (r *role) follow(log Log, until <-chan eventstore.Position) error {
 			continue
 		default:
 		}
+		if target < 0 && (f.rng.IntN(8) == 0 || f.behind && f.rng.IntN(2) == 0) {
+			// One that dawdles has part of what it knows of still before it.
+			sleep(context.Background(), time.Duration(f.rng.IntN(int(800*time.Millisecond))))
+		}
 		if err := f.step(); err != nil {
 			return err
 		}
@@ -92,17 +98,25 @@ func (f *follower) step() error {
 		_ = f.log.Wait(short, after) // reading tells
 		cancel()
 	}
-	events, err := f.log.Read(ctx, eventstore.Query{After: after, Limit: 1 + f.rng.IntN(500)})
-	if err != nil {
+	q := eventstore.Query{After: after, Limit: 1 + f.rng.IntN([]int{20, 500}[f.rng.IntN(2)])}
+	if f.rng.IntN(3) == 0 {
+		q.LastSlice = eventstore.Slices - 1 // a filter, which all pass
+	}
+	page, err := f.log.ReadPage(ctx, q)
+	switch {
+	case errors.Is(err, eventstore.ErrHole):
+		return failf("L1 dense", after, "%v", err)
+	case err != nil:
 		sleep(ctx, retry)
 		return nil
 	}
-	if len(events) == 0 {
+	f.behind = len(page.Events) == q.Limit
+	if len(page.Events) == 0 {
 		sleep(ctx, 5*time.Millisecond)
 	}
 	var lines []byte
-	for i := range events {
-		s := sightingOf(&events[i])
+	for i := range page.Events {
+		s := sightingOf(&page.Events[i])
 		switch before := f.checkpoint(); {
 		case !f.sparse && s.position != before+1:
 			return failf("L1 dense", s.position, "a reader at %d was given %d next", before, s.position)
@@ -114,6 +128,9 @@ func (f *follower) step() error {
 		}
 		f.note(s)
 		lines = s.appendTo(lines)
+	}
+	if end := f.checkpoint(); page.Through != end {
+		return failf("L1 dense", page.Through, "a reader was told that nothing is missing up to %d, and given all up to %d", page.Through, end)
 	}
 	_, err = f.record.Write(lines)
 	return err
@@ -129,12 +146,12 @@ func (f *follower) lookBack(ctx context.Context) error {
 	if from > 0 {
 		after = f.seen[from-1].position
 	}
-	events, err := f.log.Read(ctx, eventstore.Query{After: after, Limit: 200})
+	page, err := f.log.ReadPage(ctx, eventstore.Query{After: after, Limit: 200})
 	if err != nil {
 		return nil //nolint:nilerr // the database is away just now
 	}
-	for i := range events {
-		now := sightingOf(&events[i])
+	for i := range page.Events {
+		now := sightingOf(&page.Events[i])
 		if now.position > f.checkpoint() {
 			break
 		}

@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	mathrand "math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -388,29 +389,46 @@ func (s *Server) adminURL() string {
 
 func (s *Server) logPath() string { return filepath.Join(s.cfg.DataDir, "postgres.log") }
 
+// Ports that servers are given: below those that systems give to outgoing
+// connections, one of which might sit on a server's port while it is down.
+const firstPort, lastPort = 20_000, 32_000
+
 // choosePort takes the port of the last start if it is free, else any that is.
 func (s *Server) choosePort(ctx context.Context, keep bool) error {
-	var lc net.ListenConfig
 	path := filepath.Join(s.cfg.DataDir, "postgres.port")
 	if keep {
 		last, _ := os.ReadFile(path)
 		if n, err := strconv.Atoi(strings.TrimSpace(string(last))); err == nil && n > 1023 && n < 65536 {
-			if l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(n))); err == nil {
-				s.port = n
-				return l.Close()
+			if s.port, err = freePort(ctx, n); err == nil {
+				return nil
 			}
 		}
 	}
-	l, err := lc.Listen(ctx, "tcp4", "127.0.0.1:0")
+	var err error
+	for try := range 50 {
+		n := firstPort + mathrand.IntN(lastPort-firstPort)
+		if try == 49 {
+			n = 0 // whatever the system gives
+		}
+		if s.port, err = freePort(ctx, n); err == nil {
+			return os.WriteFile(path, []byte(strconv.Itoa(s.port)+"\n"), 0o600)
+		}
+	}
+	return err
+}
+
+// freePort returns n if nobody listens there; for 0, any such port.
+func freePort(ctx context.Context, n int) (int, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(n)))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	addr, ok := l.Addr().(*net.TCPAddr)
 	if !ok {
-		return errors.Join(errors.New("no TCP port to be had"), l.Close())
+		return 0, errors.Join(errors.New("no TCP port to be had"), l.Close())
 	}
-	s.port = addr.Port
-	return errors.Join(l.Close(), os.WriteFile(path, []byte(strconv.Itoa(s.port)+"\n"), 0o600))
+	return addr.Port, l.Close()
 }
 
 // secret reads the owner's password, or makes one.

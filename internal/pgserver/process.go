@@ -106,12 +106,13 @@ func (s *Server) spawn() (*process, error) {
 // newPort it may choose another port than the last one.
 func (s *Server) launch(ctx context.Context, newPort bool) (*process, error) {
 	const tries = 10
+	keep := true
 	for try := 1; ; try++ {
 		if err := s.clear(ctx); err != nil {
 			return nil, err
 		}
 		if newPort {
-			if err := s.choosePort(ctx, try == 1); err != nil {
+			if err := s.choosePort(ctx, keep); err != nil {
 				return nil, err
 			}
 		}
@@ -132,9 +133,9 @@ func (s *Server) launch(ctx context.Context, newPort bool) (*process, error) {
 		said := s.logSince(offset)
 		// The port was taken between our look and the server's; or processes
 		// of a killed server still hold its memory.
-		transient := bytes.Contains(said, []byte("could not create any TCP/IP sockets")) ||
-			bytes.Contains(said, []byte("shared memory block"))
-		if !transient || try == tries {
+		taken := bytes.Contains(said, []byte("could not create any TCP/IP sockets"))
+		keep = !taken
+		if !taken && !bytes.Contains(said, []byte("shared memory block")) || try == tries {
 			return nil, fmt.Errorf("PostgreSQL does not start: %w: %s", err, lastLines(said))
 		}
 		select {

@@ -83,6 +83,7 @@ func report(outcomes []hostile.Outcome) (good bool) {
 		case mutant:
 			good = false
 			fmt.Fprintf(w, "%s\t%s\tSURVIVED %.0f s\tseed %d\n", o.Variant.Name, o.Variant.Fault, o.After.Seconds(), o.Seed)
+			fmt.Fprintf(w, "\ttroubles\t%s\n", list(o.Troubles))
 		case o.Failure != nil:
 			good = false
 			fmt.Fprintf(w, "%s\tBROKEN after %.1f s\tseed %d, round %d\t%v\n", o.Variant.Name, o.After.Seconds(), o.Seed, o.Failure.Round, o.Failure)
