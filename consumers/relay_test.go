@@ -2,6 +2,7 @@ package consumers_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/url"
@@ -60,12 +61,12 @@ func startRelay(t *testing.T, store *eventstore.Store, url string, cfg consumers
 
 func streamOfEvents(t *testing.T, url string) (jetstream.JetStream, func() jetstream.Stream) {
 	t.Helper()
-	conn, err := nats.Connect(url)
+	conn, err := nats.Connect(url, nats.ReconnectWait(50*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	js, err := jetstream.New(conn)
+	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +173,139 @@ func TestTheRelayNeitherLosesNorRepeats(t *testing.T) {
 	dense(t, stream, 610)
 }
 
+// TestTheRelayIsInterruptedInMidFlight stops the server, and relays, again and
+// again while batches are on their way: whoever goes on asks where the stream
+// ends, and each position is in it once.
+func TestTheRelayIsInterruptedInMidFlight(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	opts := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true}
+	start := func() *server.Server {
+		srv, err := server.NewServer(opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv.Start()
+		if !srv.ReadyForConnections(10 * time.Second) {
+			t.Fatal("the NATS server does not start")
+		}
+		return srv
+	}
+	srv := start()
+	defer func() { srv.Shutdown(); srv.WaitForShutdown() }()
+	opts.Port = srv.Addr().(*net.TCPAddr).Port
+	url := srv.ClientURL()
+	_, stream := streamOfEvents(t, url)
+
+	const rounds, users = 2, 400 // five events each
+	stop := startRelay(t, store, url, consumers.RelayConfig{})
+	more := func(before uint64) uint64 { // until some of a round are there, and most are not
+		newUsers(t, store, users, 4)
+		until(t, "some messages", func() bool { return messages(stream) > before })
+		return messages(stream)
+	}
+	var seen uint64
+	for range rounds {
+		seen = more(seen)
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		srv = start()
+		until(t, "the stream", func() bool { return messages(stream) > 0 })
+		seen = more(messages(stream))
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		stop = startRelay(t, store, url, consumers.RelayConfig{})
+	}
+	until(t, "all messages", func() bool { return messages(stream) >= rounds*2*users*5 })
+	dense(t, stream, rounds*2*users*5)
+}
+
+// slowBroker is a Sender that accepts batches when it is told to. It cannot tell
+// where its stream ends.
+type slowBroker struct {
+	sent    chan []string // the positions of a batch
+	verdict chan error    // one for each batch, in order
+}
+
+func (b slowBroker) Publish(string, ...*message.Message) error { panic("a Sender is sent to") }
+func (b slowBroker) Close() error                              { return nil }
+
+func (b slowBroker) Send(_ string, batch ...*message.Message) (func() error, error) {
+	var positions []string
+	for _, m := range batch {
+		positions = append(positions, m.Metadata.Get(consumers.MetaPosition))
+	}
+	b.sent <- positions
+	return func() error {
+		select {
+		case err := <-b.verdict:
+			return err
+		case <-batch[0].Context().Done():
+			return batch[0].Context().Err()
+		}
+	}, nil
+}
+
+// TestTheCheckpointFollowsWhatIsAccepted: batches are sent on before the first is
+// accepted, the checkpoint moves over those that are, and after a failure the
+// first that is not comes again, and all behind it.
+func TestTheCheckpointFollowsWhatIsAccepted(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	newUsers(t, store, 20, 0)
+	broker := slowBroker{sent: make(chan []string), verdict: make(chan error)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- consumers.NewRelay(store, broker, consumers.RelayConfig{Batch: 5, Backoff: func(int) time.Duration { return time.Millisecond }}).Run(ctx)
+	}()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	receive := func(first string) {
+		t.Helper()
+		select {
+		case got := <-broker.sent:
+			if len(got) != 5 || got[0] != first {
+				t.Fatalf("a batch of %v where one from %s on was due", got, first)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("no batch from %s on", first)
+		}
+	}
+	checkpoint := func() int64 {
+		list, err := consumers.NewAdmin(store).List(t.Context(), consumers.RelayConsumer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int64(list[0].Checkpoint.Position)
+	}
+	receive("1")
+	receive("6")
+	receive("11")
+	if p := checkpoint(); p != 0 {
+		t.Errorf("the checkpoint is %d before anything is accepted", p)
+	}
+	broker.verdict <- nil
+	until(t, "the checkpoint", func() bool { return checkpoint() == 5 })
+	receive("16")
+	broker.verdict <- errors.New("lost")
+	receive("6")
+	if p := checkpoint(); p != 5 {
+		t.Errorf("the checkpoint is %d where the sixth event was lost", p)
+	}
+	receive("11")
+	receive("16")
+	for range 3 {
+		broker.verdict <- nil
+	}
+	until(t, "the checkpoint", func() bool { return checkpoint() == 20 })
+}
+
 func TestSubjectsAreTokens(t *testing.T) {
 	for _, c := range []struct{ org, want string }{
 		{"org-1_A", "muster.org-1_A.HumanAdded.3"},
@@ -227,6 +361,68 @@ func TestAPublisherOutOfStepPublishesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	dense(t, stream, 6)
+}
+
+// TestOnlyTheStreamsOwnAcknowledgementsCount: where messages arrive and nobody
+// stores them, few enough are sent to fit into a server's queue, and they fail;
+// an acknowledgement of an earlier line changes nothing.
+func TestOnlyTheStreamsOwnAcknowledgementsCount(t *testing.T) {
+	t.Parallel()
+	url := natsServer(t)
+	js, _ := streamOfEvents(t, url)
+	pub, err := consumers.NewJetStream(url, consumers.JetStreamConfig{AckTimeout: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pub.Close()
+	conn := js.Conn()
+	arrived, err := conn.SubscribeSync("muster.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	batch := func(n int) (out []*message.Message) {
+		for p := range n {
+			m := message.NewMessage(strconv.Itoa(p), []byte("{}"))
+			m.Metadata = message.Metadata{consumers.MetaSubject: "muster.o.T.1", consumers.MetaPosition: strconv.Itoa(p + 1), consumers.MetaEpoch: "1"}
+			out = append(out, m)
+		}
+		return out
+	}
+	if _, _, err := pub.Last(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := pub.Publish("muster", batch(1)...); err != nil {
+		t.Fatal(err)
+	}
+	m, err := arrived.NextMsg(10 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	former := strings.TrimSuffix(m.Reply, ".1") // the reply subjects of the first line
+	if _, _, err := pub.Last(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), "MUSTER"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Publish(former+".20001", []byte(`{"stream":"MUSTER","seq":20001}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := pub.Publish("muster", batch(20_000)...); err == nil {
+		t.Error("what nobody stored counts as published")
+	}
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := arrived.Pending(); err != nil || n == 0 || n > 9000 {
+		t.Errorf("%d messages in flight, %v", n, err)
+	}
 }
 
 // TestTheStreamGetsAsManyReplicasAsThereCanBe: a new one at once, and one that
