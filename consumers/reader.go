@@ -99,6 +99,9 @@ func (g *group) nextRead() (stretch, bool) {
 			st.query.LastSlice = max(st.query.LastSlice, s.last)
 		}
 	}
+	if st.query.FirstSlice == 0 && st.query.LastSlice == eventstore.Slices-1 {
+		st.query.LastSlice = 0 // all of them: a read without a filter is cheaper
+	}
 	return st, true
 }
 

@@ -45,8 +45,12 @@ func (s *Store) Read(ctx context.Context, q Query) ([]Event, error) {
 	return page.Events, err
 }
 
-// filterWindow is how many positions a filtered read looks at in one query.
-const filterWindow = 20_000
+// How many positions a filtered read looks at in one query: few at first, since
+// all that is selected there is fetched, and more while little of it is.
+const (
+	firstWindow = 2_000
+	lastWindow  = 20_000
+)
 
 // ReadPage returns the next events that q selects, up to q.Limit of them, and
 // how far it looked. What was committed before the call is seen. Without a
@@ -70,7 +74,7 @@ func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 	page := Page{Through: q.After}
 	window := Position(q.Limit)
 	if filtered {
-		window = max(window, filterWindow)
+		window = max(window, firstWindow)
 	}
 	for page.Through < end && len(page.Events) < q.Limit {
 		through := min(page.Through+window, end)
@@ -88,6 +92,9 @@ func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 		// was restarted shows an older state for a while. Then what is known is
 		// wrong, and the page ends where the answer does.
 		short := reached < through
+		if filtered && Position(len(got)) < window/4 {
+			window = max(window, min(4*window, lastWindow))
+		}
 		if room := q.Limit - len(page.Events); len(got) > room {
 			got = got[:room]
 			reached = got[room-1].Position
