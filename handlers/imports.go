@@ -1,13 +1,18 @@
 package handlers
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/importer"
+	"github.com/muster-id/muster/projections"
 )
 
 // bindImports serves what is kept of imports of many: to whom may read the
@@ -55,23 +60,81 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	return nil
 }
 
+// An import's history is in the log, and the read model import_jobs has it from
+// there. The importer's own rows have what is no history: the counters of a job
+// that runs, its forecast, dry runs. together puts the two together: whichever
+// is the younger says how the job is doing.
+func together(fact projections.ImportJob, work importer.Job) importer.Job {
+	if work.ID != "" && work.UpdatedAt.After(fact.Changed) {
+		return work
+	}
+	work.ID, work.Org, work.Actor, work.StartedAt, work.UpdatedAt = fact.ID, fact.Org, fact.Actor, fact.Started, fact.Changed
+	work.OnConflict, work.Notify, work.State = importer.Conflict(fact.OnConflict), importer.Notify(fact.Notify), fact.State
+	if !fact.Finished.IsZero() {
+		work.FinishedAt = &fact.Finished
+		work.Created, work.Updated, work.Skipped, work.Failed = fact.Created, fact.Updated, fact.Skipped, fact.Failed
+		work.Lines = max(work.Lines, fact.Created+fact.Updated+fact.Skipped+fact.Failed)
+	}
+	work.Removed = fact.Removed
+	if work.Position == 0 {
+		work.Position = int64(fact.Position)
+	}
+	return work
+}
+
+// unbuilt reports whether a read model is still being built. The importer's own
+// rows answer meanwhile.
+func unbuilt(err error) bool { return err != nil && domain.AsError(err).Kind == domain.KindUnavailable }
+
+// mostImports is how many imports a list has at most.
+const mostImports = 1000
+
 func (s *server) listImports(e echo.Context, c *call) error {
-	jobs, err := s.deps.Jobs.List(e.Request().Context(), c.org)
+	ctx := e.Request().Context()
+	facts, _, err := s.deps.Projections.ImportJobs(ctx, projections.InOrg(c.org), mostImports)
+	if err != nil && !unbuilt(err) {
+		return err
+	}
+	working, err := s.deps.Jobs.List(ctx, c.org)
 	if err != nil {
 		return err
 	}
-	if jobs == nil {
+	at := make(map[string]int, len(working))
+	jobs := working
+	for i := range jobs {
+		at[jobs[i].ID] = i
+	}
+	for _, fact := range facts {
+		if i, ok := at[fact.ID]; ok {
+			jobs[i] = together(fact, jobs[i])
+		} else {
+			jobs = append(jobs, together(fact, importer.Job{}))
+		}
+	}
+	slices.SortStableFunc(jobs, func(a, b importer.Job) int {
+		return cmp.Or(b.StartedAt.Compare(a.StartedAt), cmp.Compare(a.ID, b.ID))
+	})
+	jobs = jobs[:min(len(jobs), mostImports)]
+	if len(jobs) == 0 {
 		jobs = []importer.Job{}
 	}
 	return writeJSON(e.Response(), map[string]any{"result": jobs})
 }
 
 func (s *server) getImport(e echo.Context, c *call) error {
-	job, err := s.deps.Jobs.Get(e.Request().Context(), c.org, e.Param("id"))
-	if err != nil {
+	ctx := e.Request().Context()
+	fact, known, err := s.deps.Projections.ImportJob(ctx, projections.InOrg(c.org), e.Param("id"))
+	if err != nil && !unbuilt(err) {
 		return err
 	}
-	waiting, err := s.deps.Projections.Waiting(e.Request().Context())
+	job, err := s.deps.Jobs.Get(ctx, c.org, e.Param("id"))
+	switch {
+	case err != nil && !(known && errors.Is(err, importer.ErrJobNotFound)):
+		return err
+	case known:
+		job = together(fact, job)
+	}
+	waiting, err := s.deps.Projections.Waiting(ctx)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -322,6 +323,9 @@ func (r *Run) begin(ctx context.Context) error {
 	if r.secrets, err = r.jobs.loadSecrets(ctx, r.id); err != nil {
 		return err
 	}
+	if r.secrets.undone { // an undo that ended before the job's row said so
+		return errJobUndone
+	}
 	if err := r.verifier(); err != nil {
 		return err
 	}
@@ -346,14 +350,51 @@ func (r *Run) begin(ctx context.Context) error {
 
 // event appends to the job's own stream.
 func (r *Run) event(ctx context.Context, expected eventstore.Expected, facts ...domain.Event) error {
-	a := eventstore.Append{
-		Stream: domain.ImportStream(r.id), Org: r.caller.Org, Actor: r.caller.ID, Expected: expected, At: r.jobs.Importer.Now(),
-	}
+	_, err := r.jobs.Importer.Store.Append(ctx, r.appendix(expected, r.jobs.Importer.Now(), facts...))
+	return err
+}
+
+func (r *Run) appendix(expected eventstore.Expected, at time.Time, facts ...domain.Event) eventstore.Append {
+	a := eventstore.Append{Stream: domain.ImportStream(r.id), Org: r.caller.Org, Actor: r.caller.ID, Expected: expected, At: at}
 	for _, e := range facts {
 		data, personal := domain.Encode(e)
 		a.Events = append(a.Events, eventstore.NewEvent{Type: e.Type(), Schema: e.Schema(), Data: data, Personal: personal})
 	}
-	_, err := r.jobs.Importer.Store.Append(ctx, a)
+	return a
+}
+
+// conclude puts into the log what has become of the job: ImportFinished or
+// ImportUndone. It does so before the job's row says it. When the process dies
+// between the two, or died there under a program that had it the other way
+// round, the call that is repeated finds what is missing and makes up for it:
+// what the stream says last is not said again. Should two processes come to it
+// at once, since the job's lock went with its connection, their append has one
+// idempotency key, and is one.
+func (r *Run) conclude(ctx context.Context, at time.Time, e domain.Event) error {
+	store := r.jobs.Importer.Store
+	said, err := store.ReadStream(ctx, domain.ImportStream(r.id), 0)
+	if err != nil {
+		return err
+	}
+	for _, ev := range slices.Backward(said) {
+		if ev.Type != domain.TypeImportFinished && ev.Type != domain.TypeImportUndone {
+			continue
+		}
+		last, err := domain.Decode(ev.Type, ev.Schema, ev.Data, nil)
+		if err != nil {
+			return err
+		}
+		if last == e {
+			return nil
+		}
+		break
+	}
+	a := r.appendix(eventstore.Any, at, e)
+	a.Idempotency = &eventstore.Idempotency{
+		Key:     fmt.Sprintf("import job %s: %s after %d", r.id, e.Type(), len(said)),
+		Request: append([]byte(e.Type()+" "), a.Events[0].Data...),
+	}
+	_, err = store.Append(ctx, a)
 	return err
 }
 
@@ -426,28 +467,30 @@ func (r *Run) record(ctx context.Context, chunks []*chunk) error {
 
 // finish marks the job as finished.
 func (r *Run) finish(ctx context.Context) error {
+	now := r.jobs.Importer.Now()
+	next := r.job
+	if !r.opts.DryRun {
+		done := domain.ImportFinished{Created: next.Created, Updated: next.Updated, Skipped: next.Skipped, Failed: next.Failed}
+		if err := r.conclude(ctx, now, done); err != nil {
+			return err
+		}
+	}
 	if r.job.State == "finished" {
 		return nil
 	}
-	now := r.jobs.Importer.Now()
-	next := r.job
 	next.State, next.FinishedAt = "finished", &now
 	forecast, err := json.Marshal(next.Forecast)
 	if err != nil {
 		return err
 	}
 	r.connMu.Lock()
-	_, err = r.conn.Exec(ctx, sqlRecordJob, r.id, next.State, next.Lines, next.Created, next.Updated, next.Skipped, next.Failed, next.Position,
-		next.Seconds, forecast, now, now)
-	r.connMu.Unlock()
-	if err != nil {
+	defer r.connMu.Unlock()
+	if _, err := r.conn.Exec(ctx, sqlRecordJob, r.id, next.State, next.Lines, next.Created, next.Updated, next.Skipped, next.Failed, next.Position,
+		next.Seconds, forecast, now, now); err != nil {
 		return err
 	}
 	r.job = next
-	if r.opts.DryRun {
-		return nil
-	}
-	return r.event(ctx, eventstore.Any, domain.ImportFinished{Created: next.Created, Updated: next.Updated, Skipped: next.Skipped, Failed: next.Failed})
+	return nil
 }
 
 // summary is the stream's last line.

@@ -40,8 +40,9 @@ type jobSecrets struct {
 	// verifier is where the old system checks passwords; without a URL nobody
 	// does.
 	verifier Verifier
-	// begun says that the job's stream exists.
-	begun bool
+	// begun says that the job's stream exists, undone that it says the job has
+	// been undone.
+	begun, undone bool
 
 	mu    sync.RWMutex // guards what follows
 	known password.Secrets
@@ -64,6 +65,9 @@ func (j *Jobs) loadSecrets(ctx context.Context, job string) (*jobSecrets, error)
 		e, err := domain.Decode(events[i].Type, events[i].Schema, events[i].Data, events[i].Personal)
 		if err != nil {
 			return nil, err
+		}
+		if _, ok := e.(domain.ImportUndone); ok {
+			s.undone = true
 		}
 		if v, ok := e.(domain.ImportVerifierAdded); ok {
 			s.verifier = Verifier(v)

@@ -51,13 +51,14 @@ func (j *Jobs) Undo(ctx context.Context, caller Caller, id string) (Undone, erro
 	if err != nil {
 		return done, storeError(err)
 	}
-	if _, err := r.conn.Exec(ctx, `UPDATE import_jobs SET state = 'undone', removed = $2, updated_at = $3 WHERE id = $1`, id, done.Removed, j.Importer.Now()); err != nil {
+	now := j.Importer.Now()
+	if err := r.conclude(ctx, now, domain.ImportUndone{Removed: done.Removed, Kept: done.Kept}); err != nil {
 		return done, storeError(err)
 	}
-	if r.job.State == "undone" && r.job.Removed == done.Removed {
-		return done, nil
+	if _, err := r.conn.Exec(ctx, `UPDATE import_jobs SET state = 'undone', removed = $2, updated_at = $3 WHERE id = $1`, id, done.Removed, now); err != nil {
+		return done, storeError(err)
 	}
-	return done, r.event(ctx, eventstore.Any, domain.ImportUndone{Removed: done.Removed, Kept: done.Kept})
+	return done, nil
 }
 
 // undo removes the users that some answers name.

@@ -198,35 +198,3 @@ func TestColumnsRoundTrip(t *testing.T) {
 		}
 	})
 }
-
-// Whatever holds what a person told us has to be declared, so that erasure can
-// be checked: only these columns may be left out.
-func TestPersonalColumnsAreDeclared(t *testing.T) {
-	open := set([]string{"id", "user_id", "stream", "org", "config_id", "old_system"})
-	for _, m := range []Model{users, idpLinks} {
-		for _, c := range m.Columns() {
-			_, free := open[c.Name]
-			if isText(m, c.Name) && !free && !c.Personal {
-				t.Errorf("%s.%s is a text and not declared personal", m.Name(), c.Name)
-			}
-		}
-	}
-}
-
-func isText(m Model, name string) bool {
-	switch m := m.(type) {
-	case *model[userRow]:
-		for _, c := range m.columns {
-			if c.name == name {
-				return c.kind == kindText
-			}
-		}
-	case *model[linkRow]:
-		for _, c := range m.columns {
-			if c.name == name {
-				return c.kind == kindText
-			}
-		}
-	}
-	return false
-}

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/muster-id/muster/domain"
@@ -370,25 +369,5 @@ func TestTimeTravel(t *testing.T) {
 	}
 	if _, err := w.UserAsOf(t.Context(), InOrg("org2"), userID(1), first.Position); !errors.Is(err, ErrUserNotFound) {
 		t.Errorf("another organisation: %v", err)
-	}
-}
-
-// Erasing a subject leaves nothing personal in any read model.
-func TestErasureReachesTheRows(t *testing.T) {
-	w := newWorld(t, users, idpLinks)
-	run(t, w.Engine)
-	w.do(t, userID(1), "org1", append(person(1), domain.IDPLinked{ConfigID: "google", ExternalUserID: "secret-external", DisplayName: "Ada"})...)
-	w.settle(t, "users", "idp_links")
-	w.do(t, userID(1), "org1", domain.UserRemoved{}, domain.UserErased{})
-	w.settle(t, "users", "idp_links")
-	for _, m := range []Model{users, idpLinks} {
-		rows, err := w.pool.Query(t.Context(), "SELECT t::text FROM "+m.tables(1)[0]+" t")
-		if err != nil {
-			t.Fatal(err)
-		}
-		left, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil || len(left) != 0 {
-			t.Errorf("%s still has %d rows, %v", m.Name(), len(left), err)
-		}
 	}
 }

@@ -72,7 +72,7 @@ type ColumnInfo struct {
 }
 
 // Models returns all read models.
-func Models() []Model { return []Model{users, idpLinks, organisations} }
+func Models() []Model { return []Model{users, idpLinks, organisations, importJobs} }
 
 // fact is an event, opened as far as the model wants and decoded.
 type fact struct {

@@ -4,10 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/eventstore"
@@ -205,48 +201,6 @@ func TestOtherReads(t *testing.T) {
 	}
 	if _, _, err := w.UserByLoginName(ctx, InOrg("org2"), "ada"); !errors.Is(err, ErrUserNotFound) {
 		t.Errorf("another organisation's login name: %v", err)
-	}
-}
-
-func TestStatusAndMetrics(t *testing.T) {
-	w := searchWorld(t)
-	if err := w.Ready(); err != nil {
-		t.Errorf("running: %v", err)
-	}
-	if err := w.engine(t, users).Ready(); err == nil {
-		t.Error("an engine that does not run says that it is ready")
-	}
-	list, err := w.Status(t.Context())
-	if err != nil || len(list) != 3 {
-		t.Fatalf("status: %+v, %v", list, err)
-	}
-	for _, s := range list {
-		if s.State != "live" || s.Lag != 0 || s.Owner == "" || s.Problem != "" || s.Oldest != 0 {
-			t.Errorf("status: %+v", s)
-		}
-	}
-	reg := prometheus.NewPedanticRegistry()
-	if err := reg.Register(w.Engine); err != nil {
-		t.Fatal(err)
-	}
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, f := range families {
-		names = append(names, strings.TrimPrefix(f.GetName(), "muster_projection_"))
-	}
-	want := []string{"muster_old_system_users", "heartbeat_age_seconds", "lag_events", "oldest_unhandled_seconds", "owned", "position", "ranges_held", "stopped_streams", "stopped_streams_waiting", "version"}
-	if diff := cmp.Diff(want, names); diff != "" {
-		t.Errorf("metrics (-want +got):\n%s", diff)
-	}
-	// A worker that has not moved for long is not ready, however idle.
-	stopped := w.engine(t, users)
-	stopped.beats["users"].Store(epochTime.UnixNano())
-	stopped.cfg.Clock = func() time.Time { return epochTime.Add(time.Minute) }
-	if err := stopped.Ready(); domain.AsError(err).Kind != domain.KindUnavailable {
-		t.Errorf("a dead worker: %v", err)
 	}
 }
 
