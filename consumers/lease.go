@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"time"
 
@@ -239,13 +240,16 @@ func (g *group) acquire(ctx, deliver context.Context, n int, busy []int16) error
 	if err != nil {
 		return err
 	}
+	// All of them begin at once: the reader reads for those together that are
+	// equally far.
+	var ready []*span
 	for i := range got {
 		l := &got[i]
-		if err := g.resume(ctx, l); err != nil {
-			return err
+		if err = g.resume(ctx, l); err != nil {
+			break
 		}
-		if err := g.loadAside(ctx, l); err != nil {
-			return err
+		if err = g.loadAside(ctx, l); err != nil {
+			break
 		}
 		s := &span{
 			first: l.first, last: l.last, token: l.token,
@@ -258,18 +262,19 @@ func (g *group) acquire(ctx, deliver context.Context, n int, busy []int16) error
 		}
 		s.validUntil.Store(sent.Add(g.cfg.LeaseTTL - g.margin()).UnixNano())
 		s.ctx, s.cancel = context.WithCancel(deliver)
-		g.mu.Lock()
+		ready = append(ready, s)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, s := range ready {
 		g.spans[s.first] = s
 		for slice := s.first; slice <= s.last; slice++ {
 			g.bySlice[slice] = s
 		}
-		for stream, a := range l.asides {
-			g.aside[stream] = a
-		}
-		g.wakeReader()
-		g.mu.Unlock()
+		maps.Copy(g.aside, got[i].asides)
 	}
-	return nil
+	g.wakeReader()
+	return err
 }
 
 // resume checks a checkpoint against the log's present history.
