@@ -3,9 +3,9 @@ package importer
 import (
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/internal/jsontext"
 )
 
 // verdict is what became of a line.
@@ -30,7 +30,7 @@ func (r *Run) appendAnswer(dst []byte, w *row) []byte {
 	dst = append(dst, '"')
 	if w.user != "" {
 		dst = append(dst, `,"userId":`...)
-		dst = appendString(dst, w.user)
+		dst = jsontext.AppendString(dst, w.user)
 	}
 	if w.result.Last > 0 {
 		dst = append(dst, `,"details":{"sequence":"`...)
@@ -41,13 +41,13 @@ func (r *Run) appendAnswer(dst []byte, w *row) []byte {
 		}
 		dst = appendTime(append(dst, `,"changeDate":`...), w.result.At)
 		dst = append(dst, `,"resourceOwner":`...)
-		dst = appendString(dst, r.caller.Org)
+		dst = jsontext.AppendString(dst, r.caller.Org)
 		dst = append(dst, '}')
 	}
 	if w.err != nil {
 		dst = appendError(append(dst, `,"error":`...), w.err)
 		if w.err.Field != "" {
-			dst = appendString(append(dst, `,"field":`...), w.err.Field)
+			dst = jsontext.AppendString(append(dst, `,"field":`...), w.err.Field)
 		}
 	}
 	if len(w.warnings) > 0 && w.verdict != failed {
@@ -56,8 +56,8 @@ func (r *Run) appendAnswer(dst []byte, w *row) []byte {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = appendString(append(dst, `{"field":`...), n.Field)
-			dst = appendString(append(dst, `,"text":`...), n.Text)
+			dst = jsontext.AppendString(append(dst, `{"field":`...), n.Field)
+			dst = jsontext.AppendString(append(dst, `,"text":`...), n.Text)
 			dst = append(dst, '}')
 		}
 		dst = append(dst, ']')
@@ -70,7 +70,7 @@ func (r *Run) appendAnswer(dst []byte, w *row) []byte {
 // only, and is kept nowhere.
 func appendLink(dst, answer []byte, link string, lifetime time.Duration) []byte {
 	dst = append(dst, answer[:len(answer)-len("}\n")]...)
-	dst = appendString(append(dst, `,"passwordlessRegistration":{"link":`...), link)
+	dst = jsontext.AppendString(append(dst, `,"passwordlessRegistration":{"link":`...), link)
 	seconds := strconv.FormatInt(int64(lifetime/time.Second), 10)
 	dst = append(dst, `,"lifetime":"`+seconds+`s","expiration":"`+seconds+`s"}}`...)
 	return append(dst, '\n')
@@ -79,11 +79,11 @@ func appendLink(dst, answer []byte, link string, lifetime time.Duration) []byte 
 // appendError appends an error as the wire shows it (google.rpc.Status).
 func appendError(dst []byte, e *domain.Error) []byte {
 	dst = strconv.AppendInt(append(dst, `{"code":`...), int64(e.Kind), 10)
-	dst = appendString(append(dst, `,"message":`...), e.Error())
+	dst = jsontext.AppendString(append(dst, `,"message":`...), e.Error())
 	if e.ID != "" {
 		dst = append(dst, `,"details":[{"@type":"type.googleapis.com/zitadel.v1.ErrorDetail","id":`...)
-		dst = appendString(dst, e.ID)
-		dst = appendString(append(dst, `,"message":`...), e.Message)
+		dst = jsontext.AppendString(dst, e.ID)
+		dst = jsontext.AppendString(append(dst, `,"message":`...), e.Message)
 		dst = append(dst, `}]`...)
 	}
 	return append(dst, '}')
@@ -92,30 +92,6 @@ func appendError(dst []byte, e *domain.Error) []byte {
 func appendTime(dst []byte, t time.Time) []byte {
 	dst = append(dst, '"')
 	dst = t.UTC().AppendFormat(dst, "2006-01-02T15:04:05.999999Z")
-	return append(dst, '"')
-}
-
-// appendString appends a JSON string. What is not UTF-8 becomes U+FFFD.
-func appendString(dst []byte, s string) []byte {
-	const digits = "0123456789abcdef"
-	dst = append(dst, '"')
-	for i := 0; i < len(s); {
-		c := s[i]
-		switch {
-		case c == '"' || c == '\\':
-			dst = append(dst, '\\', c)
-		case c < ' ':
-			dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
-		case c < utf8.RuneSelf:
-			dst = append(dst, c)
-		default:
-			r, n := utf8.DecodeRuneInString(s[i:])
-			dst = utf8.AppendRune(dst, r)
-			i += n
-			continue
-		}
-		i++
-	}
 	return append(dst, '"')
 }
 

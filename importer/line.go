@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/internal/jsontext"
 )
 
 // parsed is what a line of the stream says, before any rule is applied.
@@ -267,38 +268,13 @@ func (d *lineDecoder) enum(path string, to *int32, names []string) error {
 	return nil
 }
 
-// number takes a number of RFC 8259.
+// number takes a number.
 func (d *lineDecoder) number() bool {
-	digits := func() bool {
-		from := d.i
-		for d.i < len(d.s) && d.s[d.i] >= '0' && d.s[d.i] <= '9' {
-			d.i++
-		}
-		return d.i > from
-	}
-	if d.peek() == '-' {
-		d.i++
-	}
-	if d.peek() == '0' {
-		d.i++
-	} else if !digits() {
+	n := jsontext.Number(d.s[d.i:])
+	if n < 0 {
 		return false
 	}
-	if d.peek() == '.' {
-		d.i++
-		if !digits() {
-			return false
-		}
-	}
-	if c := d.peek(); c == 'e' || c == 'E' {
-		d.i++
-		if c := d.peek(); c == '+' || c == '-' {
-			d.i++
-		}
-		if !digits() {
-			return false
-		}
-	}
+	d.i += n
 	return d.i == len(d.s) || delimits(d.s[d.i])
 }
 

@@ -4,9 +4,9 @@ import (
 	"encoding/base64"
 	"maps"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/internal/jsontext"
 )
 
 // AppendLine appends a user to dst as a line of our own stream, with its line
@@ -120,7 +120,7 @@ func (w *lineWriter) comma() {
 
 func (w *lineWriter) key(k string) {
 	w.comma()
-	w.b = append(appendQuoted(w.b, k), ':')
+	w.b = append(jsontext.AppendString(w.b, k), ':')
 }
 
 func (w *lineWriter) object(k string) { w.key(k); w.open('{') }
@@ -130,7 +130,7 @@ func (w *lineWriter) element()        { w.comma(); w.open('{') }
 func (w *lineWriter) text(k, v string) {
 	if v != "" {
 		w.key(k)
-		w.b = appendQuoted(w.b, v)
+		w.b = jsontext.AppendString(w.b, v)
 	}
 }
 
@@ -139,28 +139,4 @@ func (w *lineWriter) flag(k string, v bool) {
 		w.key(k)
 		w.b = append(w.b, "true"...)
 	}
-}
-
-// appendQuoted appends s as a JSON string. What is not UTF-8 becomes U+FFFD.
-func appendQuoted(dst []byte, s string) []byte {
-	const digits = "0123456789abcdef"
-	dst = append(dst, '"')
-	for i := 0; i < len(s); {
-		c := s[i]
-		switch {
-		case c == '"' || c == '\\':
-			dst = append(dst, '\\', c)
-		case c < ' ':
-			dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
-		case c < utf8.RuneSelf:
-			dst = append(dst, c)
-		default:
-			r, n := utf8.DecodeRuneInString(s[i:])
-			dst = utf8.AppendRune(dst, r)
-			i += n
-			continue
-		}
-		i++
-	}
-	return append(dst, '"')
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/transform"
+
+	"github.com/muster-id/muster/internal/jsontext"
 )
 
 // headSize is how much of an input is looked at to find out what it is.
@@ -312,7 +314,7 @@ func (j *docRows) member(top *level) error {
 	if len(top.whole) > 1 {
 		top.whole = append(top.whole, ',')
 	}
-	top.whole = append(append(appendQuoted(top.whole, key), ':'), raw...)
+	top.whole = append(append(jsontext.AppendString(top.whole, key), ':'), raw...)
 	if top.wrapper {
 		j.settings(top)
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/muster-id/muster/internal/jsontext"
 )
 
 // errJSON is what every JSON syntax error is: a report must not quote input.
@@ -211,38 +213,12 @@ func (p *parser) members(open byte, depth int) (int32, error) {
 	}
 }
 
-// number follows RFC 8259: no leading zero, no bare sign or point.
 func (p *parser) number() error {
-	digits := func() bool {
-		from := p.at
-		for c := p.peek(); '0' <= c && c <= '9'; c = p.peek() {
-			p.at++
-		}
-		return p.at > from
-	}
-	if p.peek() == '-' {
-		p.at++
-	}
-	if p.peek() == '0' {
-		p.at++
-	} else if !digits() {
+	n := jsontext.Number(p.src[p.at:])
+	if n < 0 {
 		return errJSON
 	}
-	if p.peek() == '.' {
-		p.at++
-		if !digits() {
-			return errJSON
-		}
-	}
-	if c := p.peek(); c == 'e' || c == 'E' {
-		p.at++
-		if c := p.peek(); c == '+' || c == '-' {
-			p.at++
-		}
-		if !digits() {
-			return errJSON
-		}
-	}
+	p.at += n
 	return nil
 }
 
