@@ -20,6 +20,9 @@ type Query struct {
 	Limit int
 	// Types, when not empty, selects event types.
 	Types []string
+	// NotTypes, when not empty, leaves event types out. Types that nobody has
+	// thought of yet are then selected.
+	NotTypes []string
 	// Org, when not empty, selects one organisation's events.
 	Org string
 	// FirstSlice and LastSlice, inclusive, select slices; both 0 selects all.
@@ -27,7 +30,7 @@ type Query struct {
 }
 
 func (q Query) filtered() bool {
-	return len(q.Types) > 0 || q.Org != "" || q.FirstSlice != 0 || q.LastSlice != 0
+	return len(q.Types) > 0 || len(q.NotTypes) > 0 || q.Org != "" || q.FirstSlice != 0 || q.LastSlice != 0
 }
 
 // Page is a stretch of the log.
@@ -117,7 +120,7 @@ func (s *Store) ReadPage(ctx context.Context, q Query) (Page, error) {
 // although the log reaches further are a hole.
 func (s *Store) readDense(ctx context.Context, after, through Position) ([]Event, Position, error) {
 	for missed := false; ; missed = true {
-		rows, err := s.pool.Query(ctx, sqlRead, int64(after), int64(through), nil, nil, int16(0), int16(Slices-1))
+		rows, err := s.pool.Query(ctx, sqlRead, int64(after), int64(through), nil, nil, int16(0), int16(Slices-1), nil)
 		if err != nil {
 			return nil, 0, fmt.Errorf("eventstore: reading: %w", err)
 		}
@@ -157,16 +160,19 @@ func holeAfter(after Position, events []Event) Position {
 // as much of it as is visible. The events do not tell how much that is; the
 // head does, which the same connection has seen just before.
 func (s *Store) readFiltered(ctx context.Context, q Query, after, through Position) (got []Event, reached Position, err error) {
-	var types, org any
+	var types, others, org any
 	if len(q.Types) > 0 {
 		types = q.Types
+	}
+	if len(q.NotTypes) > 0 {
+		others = q.NotTypes
 	}
 	if q.Org != "" {
 		org = q.Org
 	}
 	b := &pgx.Batch{}
 	b.Queue(sqlHead)
-	b.Queue(sqlRead, int64(after), int64(through), types, org, q.FirstSlice, q.LastSlice)
+	b.Queue(sqlRead, int64(after), int64(through), types, org, q.FirstSlice, q.LastSlice, others)
 	answers := s.pool.SendBatch(ctx, b)
 	defer func() {
 		if closing := answers.Close(); closing != nil && err == nil {

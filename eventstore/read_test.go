@@ -71,6 +71,7 @@ func TestReadPages(t *testing.T) {
 		"a type":             {eventstore.Query{Types: []string{"PasswordSet"}}, keep(func(e eventstore.Event) bool { return e.Type == "PasswordSet" })},
 		"an organisation":    {eventstore.Query{Org: "other"}, keep(func(e eventstore.Event) bool { return e.Org == "other" })},
 		"slices":             {eventstore.Query{FirstSlice: 100, LastSlice: 600}, keep(func(e eventstore.Event) bool { return e.Slice >= 100 && e.Slice <= 600 })},
+		"all types but one":  {eventstore.Query{NotTypes: []string{"PasswordSet", "Nonsense"}}, keep(func(e eventstore.Event) bool { return e.Type != "PasswordSet" })},
 		"a type of an org":   {eventstore.Query{Org: "other", Types: []string{"HumanAdded", "PasswordSet"}, After: 2}, keep(func(e eventstore.Event) bool { return e.Org == "other" && e.Type != "EmailVerified" && e.Position > 2 })},
 		"nothing that there": {eventstore.Query{Types: []string{"Nonsense"}}, nil},
 	} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -107,6 +108,117 @@ func TestSurvivesCutConnections(t *testing.T) {
 	w.settle(t, "users", "idp_links")
 	w.sound(t, "users")
 	w.sound(t, "idp_links")
+}
+
+// An event of a type that the program does not know, or of a schema, stops the
+// rows of its stream in every model that has some of that stream, and says so:
+// also where only a few types matter. Other models, and streams, go on.
+func TestUnknownEventsStopEveryModelOfTheStream(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	run(t, w.Engine)
+	org, job := domain.OrganisationStream("org1"), domain.ImportStream("j")
+	w.do(t, org, "org1", domain.OrganisationAdded{Name: "One"})
+	w.do(t, job, "org1", domain.ImportStarted{OnConflict: "fail", Notify: "none"})
+	for i := range 3 {
+		w.do(t, userID(i), "org1", append(person(i), domain.IDPLinked{ConfigID: "c", ExternalUserID: fmt.Sprint(i)})...)
+	}
+	stranger := func(stream, typ string, schema int16) {
+		t.Helper()
+		if _, err := w.store.Append(t.Context(), eventstore.Append{Stream: stream, Org: "org1", Actor: "a", Expected: eventstore.Any, At: epochTime,
+			Events: []eventstore.NewEvent{{Type: typ, Schema: schema}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stranger(userID(0), "IDPLinkRenamed", 1)
+	stranger(userID(1), domain.TypeIDPLinkRemoved, 2)
+	stranger(userID(2), domain.TypeUserLocked, 2) // no link depends on it, whatever it says
+	stranger(org, "OrganisationMerged", 1)
+	stranger(job, domain.TypeImportFinished, 2)
+	want := map[string][]string{"users": {userID(0), userID(1), userID(2)}, "idp_links": {userID(0), userID(1)}, "organisations": {org}, "import_jobs": {job}}
+	for version := 1; version <= 2; version++ { // live, and rebuilt
+		for _, m := range Models() {
+			w.settle(t, m.Name())
+			list, err := w.Stopped(t.Context(), m.Name(), 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, s := range list {
+				got = append(got, s.Stream)
+				if !strings.Contains(s.Reason, "unknown event") || s.Version != version {
+					t.Errorf("%s: stopped for %q in version %d", m.Name(), s.Reason, s.Version)
+				}
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, want[m.Name()]) {
+				t.Errorf("%s, version %d: stopped are %v, want %v", m.Name(), version, got, want[m.Name()])
+			}
+			if _, err := w.Rebuild(t.Context(), m.Name(), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// Who holds a stopped stream's range tries it again, and nobody else; after
+// some attempts nobody does, until an operator says so.
+func TestStoppedStreamsAreRetriedByTheirOwner(t *testing.T) {
+	t.Parallel()
+	w, low, high, _, lasts := apart(t)
+	ctx := t.Context()
+	id := userID(lasts[0])
+	head := w.do(t, id, "org1", person(lasts[0])...).Position
+	b, err := high.read(ctx, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.facts[2].err = errors.New("for once")
+	if err := high.commit(ctx, b, nil); err != nil {
+		t.Fatal(err)
+	}
+	low.through(t, head)
+	due := func(s *session) int {
+		t.Helper()
+		if _, err := w.pool.Exec(ctx, `UPDATE projection_stopped SET retry_at = now() - interval '1 second' WHERE retry_at IS NOT NULL`); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.retryDue(ctx); err != nil {
+			t.Fatal(err)
+		}
+		list, err := w.Stopped(ctx, "users", 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	if due(low) != 1 {
+		t.Error("another range's owner has retried the stream")
+	}
+	if due(high) != 0 {
+		t.Error("the range's owner has not retried the stream")
+	}
+	w.sound(t, "users")
+	// One that fails for good.
+	if _, err := w.store.Append(ctx, eventstore.Append{Stream: id, Org: "org1", Actor: "a", Expected: eventstore.Any, At: epochTime,
+		Events: []eventstore.NewEvent{{Type: "UserPromoted", Schema: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	high.through(t, head+1)
+	for attempts := 1; ; attempts++ {
+		list, err := w.Stopped(ctx, "users", 10)
+		if err != nil || len(list) != 1 || list[0].Attempts != attempts || list[0].RetryAt.IsZero() != (attempts == 5) {
+			t.Fatalf("after %d attempts: %+v, %v", attempts, list, err)
+		}
+		if attempts == 5 {
+			break
+		}
+		due(high)
+	}
+	due(high)
+	if list, err := w.Stopped(ctx, "users", 10); err != nil || list[0].Attempts != 5 {
+		t.Errorf("nobody was to try again: %+v, %v", list, err)
+	}
 }
 
 // An event that nobody can read stops its stream and delays no other; once it

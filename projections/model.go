@@ -34,8 +34,10 @@ type Model interface {
 	// concerns reports whether the rows depend on the events of a type, and
 	// whether on their sealed part.
 	concerns(typ string) (events, sealed bool)
-	// types are the types that it depends on; nil for all.
-	types() []string
+	// ignores are the types that the rows do not depend on; nil when they
+	// depend on all. A type that this program does not know is not among them:
+	// nobody knows what rows may follow from it.
+	ignores() []string
 	// create and index are the statements that make a version's tables: bare,
 	// and what is better built once they are filled.
 	create(version int) []string
@@ -103,7 +105,9 @@ type index struct {
 type definition[R any] struct {
 	name   string
 	number int
-	// only are the event types that the rows depend on; nil for all.
+	// only are those of the event types known to this program that the rows
+	// depend on; nil for all. An event of a type unknown to it, or a schema,
+	// stops the rows of its stream in any case.
 	only []string
 	// opens are the types whose sealed part the rows depend on. What is not
 	// needed stays sealed.
@@ -130,10 +134,11 @@ type definition[R any] struct {
 // model is a definition with the SQL that follows from it.
 type model[R any] struct {
 	definition[R]
-	interest map[string]struct{} // of only; nil for all
-	unseal   map[string]struct{} // of opens
-	single   bool
-	names    string // all columns, for lists
+	ignored []string            // all types but only, if there are those
+	idle    map[string]struct{} // of ignored
+	unseal  map[string]struct{} // of opens
+	single  bool
+	names   string // all columns, for lists
 	// keyColumns are the indexes of the primary key's columns.
 	keyColumns []int
 }
@@ -141,7 +146,14 @@ type model[R any] struct {
 func define[R any](d definition[R]) *model[R] {
 	m := &model[R]{definition: d, unseal: set(d.opens), single: d.key == d.columns[0].name}
 	if d.only != nil {
-		m.interest = set(d.only)
+		only := set(d.only)
+		for _, typ := range domain.EventTypes() {
+			if _, ok := only[typ]; !ok {
+				m.ignored = append(m.ignored, typ)
+			}
+		}
+		slices.Sort(m.ignored)
+		m.idle = set(m.ignored)
 	}
 	list := make([]string, len(d.columns))
 	keys := strings.Split(d.key, ", ")
@@ -163,10 +175,10 @@ func set(list []string) map[string]struct{} {
 	return s
 }
 
-func (m *model[R]) Name() string    { return m.name }
-func (m *model[R]) Definition() int { return m.number }
-func (m *model[R]) types() []string { return m.only }
-func (m *model[R]) ranges() int     { return m.split }
+func (m *model[R]) Name() string      { return m.name }
+func (m *model[R]) Definition() int   { return m.number }
+func (m *model[R]) ignores() []string { return m.ignored }
+func (m *model[R]) ranges() int       { return m.split }
 
 func (m *model[R]) Columns() []ColumnInfo {
 	info := make([]ColumnInfo, len(m.columns))
@@ -177,10 +189,8 @@ func (m *model[R]) Columns() []ColumnInfo {
 }
 
 func (m *model[R]) concerns(typ string) (events, sealed bool) {
-	events = true
-	if m.interest != nil {
-		_, events = m.interest[typ]
-	}
+	_, idle := m.idle[typ]
+	events = !idle
 	_, sealed = m.unseal[typ]
 	return events, events && sealed
 }

@@ -233,7 +233,7 @@ func (s *session) slices() [2]int16 {
 }
 
 func (e *Engine) read(ctx context.Context, m Model, within [2]int16, after, upTo eventstore.Position) (*batch, error) {
-	q := eventstore.Query{After: after, UpTo: upTo, Limit: e.cfg.Batch, Types: m.types()}
+	q := eventstore.Query{After: after, UpTo: upTo, Limit: e.cfg.Batch, NotTypes: m.ignores()}
 	if within != [2]int16{0, eventstore.Slices - 1} { // all of them need no filter, and are read faster without
 		q.FirstSlice, q.LastSlice = within[0], within[1]
 	}

@@ -222,7 +222,7 @@ func (e *Engine) readAhead(ctx context.Context, m Model, within [2]int16, after 
 		if b == nil {
 			continue
 		}
-		if len(b.facts) == 0 && m.types() != nil {
+		if len(b.facts) == 0 && m.ignores() != nil {
 			// Look once more before moving over nothing.
 			if err := sleep(ctx, linger); err != nil {
 				return err

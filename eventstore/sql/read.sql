@@ -8,6 +8,7 @@
 -- $3 text[]  only these types; NULL for all
 -- $4 text    only this organisation; NULL for all
 -- $5, $6 int2  only slices from, to
+-- $7 text[]  without these types; NULL for none
 WITH page AS MATERIALIZED (
     SELECT base, id
     FROM batches
@@ -23,6 +24,7 @@ CROSS JOIN LATERAL (
       AND idx > $1::int8 - b.base
       AND idx <= $2::int8 - b.base
       AND ($3::text[] IS NULL OR type = ANY ($3::text[]))
+      AND ($7::text[] IS NULL OR type <> ALL ($7::text[]))
       AND ($4::text IS NULL OR org = $4::text)
       AND slice + 0 BETWEEN $5::int2 AND $6::int2
     OFFSET 0
