@@ -9,6 +9,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -121,11 +122,30 @@ func (w *world) equal(t testing.TB, a, b int) {
 	}
 }
 
+// kills is how often the proof of rebuilds breaks one off: ten times, or what
+// MUSTER_PROOF_KILLS says.
+func kills(t *testing.T) int {
+	text := os.Getenv("MUSTER_PROOF_KILLS")
+	if text == "" {
+		return 10
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("MUSTER_PROOF_KILLS=%s", text)
+	}
+	return n
+}
+
 // P2: rebuilt again and again under load, broken off at ten random moments,
-// the new version equals the live one and readers notice nothing.
+// the new version equals the live one and readers notice nothing. Two
+// instances share the live version meanwhile, so that its ranges stand at
+// different positions whenever they are looked at.
 func TestRebuildUnderLoad(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	stop := run(t, w.Engine)
+	other, _ := w.instance(t, "other", users)
+	stopOther := run(t, other)
 	w.do(t, userID(0), "org1", person(0)...)
 	w.do(t, userID(1), "org1", person(1)...)
 	w.settle(t, "users")
@@ -137,7 +157,7 @@ func TestRebuildUnderLoad(t *testing.T) {
 	cfg.ConnConfig.RuntimeParams["application_name"] = "rebuilder"
 	rng := rand.New(rand.NewPCG(3, 4)) // #nosec G404 -- a test's
 	killed := 0
-	for killed < 10 {
+	for limit := kills(t); killed < limit; {
 		pool, err := openPoolWith(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -198,6 +218,10 @@ func TestRebuildUnderLoad(t *testing.T) {
 	if sum != int64(tr.imported) {
 		t.Errorf("%d users are counted, %d were imported", sum, tr.imported)
 	}
+	if a, b := w.holds["users"].Load(), other.holds["users"].Load(); a != 4 || b != 4 {
+		t.Errorf("the instances share %d to %d", a, b)
+	}
+	stopOther()
 	stop()
 }
 
