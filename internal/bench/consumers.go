@@ -102,29 +102,50 @@ func handle(ctx context.Context, sub message.Subscriber, topic string, n int64) 
 	return took, <-failed
 }
 
+// drain reads a subscriber's channel until n messages have been acknowledged,
+// without a router, and returns how long that took from the subscription on.
+func drain(ctx context.Context, sub message.Subscriber, topic string, n int64) (time.Duration, error) {
+	begin := time.Now()
+	messages, err := sub.Subscribe(ctx, topic)
+	if err != nil {
+		return 0, err
+	}
+	for seen := int64(0); seen < n; seen++ {
+		msg, ok := <-messages
+		if !ok {
+			return 0, fmt.Errorf("after %d messages: %w", seen, ctx.Err())
+		}
+		msg.Ack()
+	}
+	took := time.Since(begin)
+	return took, sub.Close()
+}
+
 func (b *bench) catchUp(ctx context.Context, store *eventstore.Store) error {
 	head, err := store.Head(ctx)
 	if err != nil {
 		return err
 	}
-	ours := &figure{name: "our Subscriber", measure: func(ctx context.Context) (sample, error) {
-		runtime.GC()
-		sub, err := consumers.NewSubscriber(store, consumers.Config{})
-		if err != nil {
-			return sample{}, err
-		}
-		took, err := handle(ctx, sub, fmt.Sprintf("bench-%d", serial.Add(1)), int64(head.Position))
-		return sample{units: int64(head.Position), elapsed: took}, err
-	}}
+	type way func(context.Context, message.Subscriber, string, int64) (time.Duration, error)
+	ours := func(name string, through way) *figure {
+		return &figure{name: name, measure: func(ctx context.Context) (sample, error) {
+			runtime.GC()
+			sub, err := consumers.NewSubscriber(store, consumers.Config{})
+			if err != nil {
+				return sample{}, err
+			}
+			took, err := through(ctx, sub, fmt.Sprintf("bench-%d", serial.Add(1)), int64(head.Position))
+			return sample{units: int64(head.Position), elapsed: took}, err
+		}}
+	}
 	// The peer gets a tenth of the same events: it is much slower.
 	n := int(head.Position) / 10
-	peer, pool, closePeer, err := b.peerEvents(ctx, store, n)
+	pool, closePeer, err := b.peerEvents(ctx, store, n)
 	if err != nil {
 		return err
 	}
 	defer closePeer()
-	_ = peer
-	theirs := func(name string, batch int) *figure {
+	theirs := func(name string, batch int, through way) *figure {
 		return &figure{name: name, measure: func(ctx context.Context) (sample, error) {
 			runtime.GC()
 			sub, err := wsql.NewSubscriber(wsql.BeginnerFromPgx(pool), wsql.SubscriberConfig{
@@ -136,66 +157,78 @@ func (b *bench) catchUp(ctx context.Context, store *eventstore.Store) error {
 			if err != nil {
 				return sample{}, err
 			}
-			took, err := handle(ctx, sub, "bench", int64(n))
+			took, err := through(ctx, sub, "bench", int64(n))
 			return sample{units: int64(n), elapsed: took}, err
 		}}
 	}
-	plain, large := theirs("watermill-sql's Subscriber, its own batch", 0), theirs("watermill-sql's Subscriber, batches of 1000", 1000)
-	if err := b.measure(ctx, ours, plain, large); err != nil {
-		return err
+	rows := []struct {
+		ours, plain, large *figure
+		title              string
+	}{{
+		ours("our Subscriber", handle), theirs("watermill-sql's Subscriber, its own batch", 0, handle),
+		theirs("watermill-sql's Subscriber, batches of 1000", 1000, handle),
+		"Catching up with a log, through Watermill's router, to a handler that does nothing",
+	}, {
+		ours("our Subscriber", drain), theirs("watermill-sql's Subscriber, its own batch", 0, drain),
+		theirs("watermill-sql's Subscriber, batches of 1000", 1000, drain),
+		"The same without the router: a loop over the Subscriber's channel that acknowledges",
+	}}
+	for _, r := range rows {
+		if err := b.measure(ctx, r.ours, r.plain, r.large); err != nil {
+			return err
+		}
+		against := func(f *figure) []string {
+			return []string{f.name, perSecond(f.rate()), ratio(r.ours.rate(), f.rate())}
+		}
+		table(r.title, []string{"", "events", "ours against it"}, [][]string{{r.ours.name, perSecond(r.ours.rate()), ""}, against(r.plain), against(r.large)})
 	}
-	table("Catching up with a log, through Watermill's router, to a handler that does nothing", []string{"", "events", "against the best of the peer"}, [][]string{
-		{ours.name, perSecond(ours.rate()), ratio(ours.rate(), max(plain.rate(), large.rate()))},
-		{plain.name, perSecond(plain.rate()), ""},
-		{large.name, perSecond(large.rate()), ""},
-	})
 	return nil
 }
 
 // peerEvents publishes the log's first n events, as documents, to the peer on a
 // database of its own.
-func (b *bench) peerEvents(ctx context.Context, store *eventstore.Store, n int) (message.Publisher, *pgxpool.Pool, func(), error) {
+func (b *bench) peerEvents(ctx context.Context, store *eventstore.Store, n int) (*pgxpool.Pool, func(), error) {
 	url, drop, err := b.database(ctx, "peer_events")
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	pool, err := pgxpool.New(ctx, url+sep(url)+"pool_max_conns=16")
 	if err != nil {
 		drop()
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	stop := func() { pool.Close(); drop() }
 	pub, err := wsql.NewPublisher(wsql.BeginnerFromPgx(pool), wsql.PublisherConfig{SchemaAdapter: wsql.DefaultPostgreSQLSchema{}, AutoInitializeSchema: true}, watermill.NopLogger{})
 	if err != nil {
 		stop()
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	for after := eventstore.Position(0); int(after) < n; {
 		events, err := store.Read(ctx, eventstore.Query{After: after, Limit: min(500, n-int(after))})
 		if err != nil {
 			stop()
-			return nil, nil, nil, err
+			return nil, nil, err
 		}
 		messages := make([]*message.Message, len(events))
 		for i, ev := range events {
 			doc, err := consumers.AppendDocument(nil, ev)
 			if err != nil {
 				stop()
-				return nil, nil, nil, err
+				return nil, nil, err
 			}
 			messages[i] = message.NewMessage(consumers.EffectID("bench", ev.ID, 0).String(), doc)
 			after = ev.Position
 		}
 		if err := pub.Publish("bench", messages...); err != nil {
 			stop()
-			return nil, nil, nil, err
+			return nil, nil, err
 		}
 	}
 	if _, err := pool.Exec(ctx, "VACUUM ANALYZE"); err != nil {
 		stop()
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	return pub, pool, stop, nil
+	return pool, stop, nil
 }
 
 // relay compares the relay to JetStream with a publisher that has the same
@@ -242,7 +275,7 @@ func (b *bench) relay(ctx context.Context, store *eventstore.Store) error {
 				break
 			}
 			select {
-			case <-time.After(2 * time.Millisecond):
+			case <-time.After(10 * time.Millisecond): // asking costs the broker more than a message
 			case err := <-ended:
 				stop()
 				return sample{}, err
@@ -290,7 +323,16 @@ func (b *bench) relay(ctx context.Context, store *eventstore.Store) error {
 		case <-ctx.Done():
 			return sample{}, ctx.Err()
 		}
-		return sample{units: n, elapsed: time.Since(begin)}, js.DeleteStream(ctx, "BARE")
+		took := time.Since(begin)
+		// What the broker refused does not count as published.
+		s, err := js.Stream(ctx, "BARE")
+		if err != nil {
+			return sample{}, err
+		}
+		if last := s.CachedInfo().State.LastSeq; last != uint64(n) {
+			return sample{}, fmt.Errorf("the broker has %d messages of %d", last, n)
+		}
+		return sample{units: n, elapsed: took}, js.DeleteStream(ctx, "BARE")
 	}}
 	if err := b.measure(ctx, ours, bare); err != nil {
 		return err
