@@ -15,7 +15,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -26,6 +25,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/muster-id/muster/handlers"
+	"github.com/muster-id/muster/internal/browsertest"
 	managementv1 "github.com/muster-id/muster/proto/zitadel/management/v1"
 	"github.com/muster-id/muster/proto/zitadel/management/v1/managementv1connect"
 )
@@ -104,7 +104,6 @@ var browserPage string
 
 func TestGRPCWebFromABrowser(t *testing.T) {
 	t.Parallel()
-	path := tool(t, "chromium", "chromium-browser", "google-chrome", "chrome")
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		fmt.Fprint(w, browserPage)
@@ -113,22 +112,10 @@ func TestGRPCWebFromABrowser(t *testing.T) {
 	s := start(t, func(d *handlers.Deps) { d.AllowedOrigins = []string{app.URL} })
 	refusing := start(t, func(d *handlers.Deps) { d.AllowedOrigins = []string{"https://app.example.org"} })
 
-	profile, err := os.MkdirTemp("", "muster-chromium-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(profile) })
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(path), chromedp.UserDataDir(profile),
-		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(2*time.Minute))
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 4*time.Minute)
+	ctx, cancel := context.WithTimeout(browsertest.Start(t), 4*time.Minute)
 	t.Cleanup(cancel)
 	if err := chromedp.Do(ctx, chromedp.Navigate(app.URL)); err != nil {
-		t.Fatalf("%s: %v", path, err)
+		t.Fatal(err)
 	}
 
 	// call lets the page call a method and shows what the page shows.

@@ -1,18 +1,13 @@
 package handlers_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,13 +21,11 @@ import (
 	"github.com/muster-id/muster/handlers"
 	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/importer"
-	"github.com/muster-id/muster/internal/pgtest"
-	"github.com/muster-id/muster/migrations"
-	"github.com/muster-id/muster/projections"
+	"github.com/muster-id/muster/internal/servicetest"
 	zitadelv1 "github.com/muster-id/muster/proto/zitadel/v1"
 )
 
-const adminToken = "the-administrator's-token"
+const adminToken = servicetest.AdminToken
 
 // system is the service on a real port over a real database of its own.
 type system struct {
@@ -41,7 +34,7 @@ type system struct {
 	store  *eventstore.Store
 	tokens *access.Tokens
 	orgs   *access.Organisations
-	log    *lockedBuffer
+	log    *servicetest.Log
 	http   *http.Client // HTTP/1.1
 	h2     *http.Client // HTTP/2 in clear text, as gRPC needs it
 	// shutdown ends the service once what it accepted is finished; the test
@@ -49,39 +42,13 @@ type system struct {
 	shutdown func()
 }
 
-// lockedBuffer collects log lines from many goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // start runs a service with two organisations, org-1 (the administrator's) and
 // org-2. change may adjust what it is made of.
 func start(t testing.TB, change func(*handlers.Deps)) *system {
 	t.Helper()
 	ctx := context.Background()
-	keys, err := eventstore.CreateKeyring(filepath.Join(t.TempDir(), "keys.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := eventstore.New(ctx, eventstore.Config{URL: pgtest.New(t), Role: migrations.ServiceRole, Keys: keys})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { store.Close(ctx) })
-	s := &system{store: store, log: &lockedBuffer{}}
+	store := servicetest.Store(t)
+	s := &system{store: store, log: &servicetest.Log{}}
 	s.tokens = access.NewTokens(store.Pool(), adminToken, "org-1", time.Now)
 	s.orgs = access.NewOrganisations(store, time.Now)
 	for _, org := range []string{"org-1", "org-2"} {
@@ -90,24 +57,12 @@ func start(t testing.TB, change func(*handlers.Deps)) *system {
 		}
 	}
 	policy := domain.DefaultPolicy()
-	engine := projections.New(store, store.Pool(), projections.Models(), projections.Config{Logger: slog.New(slog.DiscardHandler)})
-	running, stop := context.WithCancel(ctx)
-	ran := make(chan struct{})
-	go func() {
-		defer close(ran)
-		if err := engine.Run(running); err != nil && running.Err() == nil {
-			t.Errorf("projections: %v", err)
-		}
-	}()
-	t.Cleanup(func() { stop(); <-ran })
-	if err := engine.WaitFor(ctx, "users", 0); err != nil { // it is built
-		t.Fatal(err)
-	}
+	engine := servicetest.Projections(t, store)
 	s.deps = handlers.Deps{
 		Projections: engine,
 		Store:       store, Tokens: s.tokens, Organisations: s.orgs,
 		Importer: &importer.Importer{Store: store, Passwords: password.NewPool(2, rand.Reader), Policy: policy, Reserved: s.orgs.Reserved, Now: time.Now, Rand: rand.Reader},
-		Log:      slog.New(slog.NewJSONHandler(s.log, nil)),
+		Log:      s.log.Logger(),
 	}
 	stopping := make(chan struct{})
 	rebuilds := handlers.NewRebuilds(engine, nil)
@@ -116,23 +71,8 @@ func start(t testing.TB, change func(*handlers.Deps)) *system {
 	if change != nil {
 		change(&s.deps)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := handlers.NewHTTPServer("", handlers.New(s.deps), s.deps.Log)
-	server.RegisterOnShutdown(func() { close(stopping) })
-	served := make(chan struct{})
-	go func() { defer close(served); server.Serve(l) }()
-	s.shutdown = sync.OnceFunc(func() {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		if err := server.Shutdown(ctx); err != nil {
-			t.Errorf("shutdown: %v", err)
-		}
-		<-served
-	})
-	t.Cleanup(s.shutdown)
+	l := servicetest.Listen(t)
+	s.shutdown = servicetest.Serve(t, l, s.deps, stopping)
 	s.url = "http://" + l.Addr().String()
 	s.http = &http.Client{Transport: &http.Transport{}}
 	var p http.Protocols

@@ -51,6 +51,7 @@ import (
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/eventstore"
 	"github.com/muster-id/muster/handlers/access"
+	"github.com/muster-id/muster/handlers/static"
 	"github.com/muster-id/muster/importer"
 	"github.com/muster-id/muster/projections"
 )
@@ -140,7 +141,7 @@ func Mount(e *echo.Echo, cfg Config) {
 	}
 	c.feed = newFeed(c.snapshots)
 
-	e.GET(base+"/assets/:file", serveAsset)
+	files.Mount(e)
 	e.GET(base, c.serve(c.show))
 	for _, path := range []string{"/", "/login", "/logout"} {
 		e.GET(base+path, c.serve(func(v *visit) error { return v.echo.Redirect(http.StatusSeeOther, base) }))
@@ -500,8 +501,13 @@ func stateName(s domain.State) string {
 //go:embed templates
 var templateFiles embed.FS
 
+//go:embed assets
+var assets embed.FS
+
+var files = static.Load(base+"/assets", assets, "assets")
+
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"asset": func(name string) string { return assets[name].path },
+	"asset": files.Path,
 	"base":  func() string { return base },
 }).ParseFS(templateFiles, "templates/*.html"))
 

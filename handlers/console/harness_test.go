@@ -1,19 +1,14 @@
 package console_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,13 +18,11 @@ import (
 	"github.com/muster-id/muster/handlers"
 	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/importer"
-	"github.com/muster-id/muster/internal/pgtest"
-	"github.com/muster-id/muster/migrations"
-	"github.com/muster-id/muster/projections"
+	"github.com/muster-id/muster/internal/servicetest"
 )
 
 const (
-	adminToken = "the-administrator's-token"
+	adminToken = servicetest.AdminToken
 	hash       = "$2y$12$hXUrnqdq1RIIYZ2HPytIIe5lXdIvbhqrTvdPsSF7o.jFh817Z6lwm"
 )
 
@@ -39,40 +32,14 @@ type site struct {
 	url      string
 	store    *eventstore.Store
 	tokens   *access.Tokens
-	log      *logBuffer
+	log      *servicetest.Log
 	shutdown func() // ends the service once what it accepted is finished
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func start(t testing.TB, change func(*handlers.Deps)) *site {
 	t.Helper()
 	ctx := context.Background()
-	keys, err := eventstore.CreateKeyring(filepath.Join(t.TempDir(), "keys.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site{t: t, log: &logBuffer{}}
-	s.store, err = eventstore.New(ctx, eventstore.Config{URL: pgtest.New(t), Role: migrations.ServiceRole, Keys: keys})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.store.Close(ctx) })
+	s := &site{t: t, log: &servicetest.Log{}, store: servicetest.Store(t)}
 	s.tokens = access.NewTokens(s.store.Pool(), adminToken, "org-1", time.Now)
 	orgs := access.NewOrganisations(s.store, time.Now)
 	for id, name := range map[string]string{"org-1": "Nordlicht Books", "org-2": "Second & <b>Sons</b>"} {
@@ -80,20 +47,8 @@ func start(t testing.TB, change func(*handlers.Deps)) *site {
 			t.Fatal(err)
 		}
 	}
-	engine := projections.New(s.store, s.store.Pool(), projections.Models(), projections.Config{Logger: slog.New(slog.DiscardHandler)})
-	running, stop := context.WithCancel(ctx)
-	ran := make(chan struct{})
-	go func() {
-		defer close(ran)
-		if err := engine.Run(running); err != nil && running.Err() == nil {
-			t.Errorf("projections: %v", err)
-		}
-	}()
-	t.Cleanup(func() { stop(); <-ran })
-	if err := engine.WaitFor(ctx, "users", 0); err != nil { // it is built
-		t.Fatal(err)
-	}
-	log := slog.New(slog.NewJSONHandler(s.log, nil))
+	engine := servicetest.Projections(t, s.store)
+	log := s.log.Logger()
 	stopping := make(chan struct{})
 	rebuilds := handlers.NewRebuilds(engine, nil)
 	t.Cleanup(rebuilds.Close)
@@ -106,24 +61,8 @@ func start(t testing.TB, change func(*handlers.Deps)) *site {
 	if change != nil {
 		change(&deps)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := handlers.NewHTTPServer("", handlers.New(deps), log)
-	server.RegisterOnShutdown(func() { close(stopping) })
-	served := make(chan struct{})
-	go func() { defer close(served); server.Serve(l) }()
-	s.shutdown = sync.OnceFunc(func() {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		if err := server.Shutdown(ctx); err != nil {
-			t.Errorf("shutdown: %v", err)
-			server.Close()
-		}
-		<-served
-	})
-	t.Cleanup(s.shutdown)
+	l := servicetest.Listen(t)
+	s.shutdown = servicetest.Serve(t, l, deps, stopping)
 	s.url = "http://" + l.Addr().String()
 	return s
 }

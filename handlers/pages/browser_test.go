@@ -3,8 +3,6 @@ package pages_test
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -19,39 +17,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/internal/browsertest"
 )
-
-// browser starts a headless Chromium. scripts/setup-test.sh installs it; without
-// it there is no test, and no test is no success.
-func browser(t *testing.T) context.Context {
-	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Fatal("this test needs Chromium, which scripts/setup-test.sh installs (make test runs it)")
-	}
-	profile, err := os.MkdirTemp("", "muster-chromium-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(profile) })
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), chromedp.ExecPath(path), chromedp.UserDataDir(profile),
-		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
-		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(2*time.Minute))
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
-	return ctx
-}
 
 // tab is one with cookies of its own.
 type tab struct {
@@ -199,7 +166,7 @@ func TestInABrowser(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
 	s.serveMails()
-	chromium := browser(t)
+	chromium := browsertest.Start(t)
 	run := func(name, language string, f func(t *testing.T, b *tab)) {
 		t.Run(name, func(t *testing.T) { f(t, newTab(chromium, t, language)) })
 	}

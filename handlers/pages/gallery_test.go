@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/muster-id/muster/domain"
+	"github.com/muster-id/muster/internal/browsertest"
 )
 
 // exhibit is a page in a state that it can be in.
@@ -245,7 +246,7 @@ func TestScreenshots(t *testing.T) {
 		return
 	}
 	s := start(t, nil)
-	chromium := browser(t)
+	chromium := browsertest.Start(t)
 	for _, e := range gallery {
 		t.Run(e.name, func(t *testing.T) {
 			b := newTab(chromium, t, "")

@@ -1,7 +1,6 @@
 package pages_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -10,13 +9,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"log/slog"
 	"mime/quotedprintable"
 	"net"
 	"net/http"
 	netmail "net/mail"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -36,12 +33,11 @@ import (
 	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/handlers/signin"
 	"github.com/muster-id/muster/importer"
-	"github.com/muster-id/muster/internal/pgtest"
-	"github.com/muster-id/muster/migrations"
+	"github.com/muster-id/muster/internal/servicetest"
 )
 
 const (
-	adminToken = "the-administrator's-token"
+	adminToken = servicetest.AdminToken
 	goodPlain  = "Correct-horse-7"
 	orgName    = "Nordlicht Books"
 	lockout    = 3
@@ -53,45 +49,16 @@ type site struct {
 	url   string // http://localhost:port, as people see it
 	deps  handlers.Deps
 	store *eventstore.Store
-	log   *logBuffer
+	log   *servicetest.Log
 	mails *mailbox
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // start runs a service. change may adjust what it is made of.
 func start(t testing.TB, change func(*handlers.Deps)) *site {
 	t.Helper()
 	ctx := context.Background()
-	keys, err := eventstore.CreateKeyring(filepath.Join(t.TempDir(), "keys.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site{t: t, log: &logBuffer{}, mails: &mailbox{}}
-	s.store, err = eventstore.New(ctx, eventstore.Config{URL: pgtest.New(t), Role: migrations.ServiceRole, Keys: keys})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.store.Close(ctx) })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := &site{t: t, log: &servicetest.Log{}, store: servicetest.Store(t), mails: &mailbox{}}
+	l := servicetest.Listen(t)
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +71,7 @@ func start(t testing.TB, change func(*handlers.Deps)) *site {
 			t.Fatal(err)
 		}
 	}
-	log := slog.New(slog.NewJSONHandler(s.log, nil))
+	log := s.log.Logger()
 	service, err := signin.New(signin.Config{
 		Store: s.store, Policy: domain.DefaultPolicy(), Passwords: password.NewPool(2, rand.Reader), Lockout: lockout, Log: log,
 	})
@@ -125,10 +92,7 @@ func start(t testing.TB, change func(*handlers.Deps)) *site {
 	if change != nil {
 		change(&s.deps)
 	}
-	server := handlers.NewHTTPServer("", handlers.New(s.deps), log)
-	served := make(chan struct{})
-	go func() { defer close(served); server.Serve(l) }()
-	t.Cleanup(func() { server.Close(); <-served })
+	servicetest.Serve(t, l, s.deps, make(chan struct{}))
 	return s
 }
 

@@ -159,7 +159,7 @@ func TestAssetsHaveTheirContentInTheirAddress(t *testing.T) {
 	s := start(t, nil)
 	a := newAgent(t, s)
 	refs := regexp.MustCompile(`(?:href|src)="(/ui/assets/[^"]+)"`).FindAllStringSubmatch(a.get("/ui/login").body, -1)
-	if len(refs) != 3 {
+	if len(refs) != 4 {
 		t.Fatalf("references: %v", refs)
 	}
 	for _, ref := range refs {

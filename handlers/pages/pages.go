@@ -42,6 +42,7 @@ import (
 
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/handlers/signin"
+	"github.com/muster-id/muster/handlers/static"
 )
 
 // base begins the path of every page.
@@ -80,6 +81,11 @@ type pages struct {
 const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
+//go:embed assets
+var assets embed.FS
+
+var files = static.Load(base+"/assets", assets, "assets")
+
 // Mount adds the pages to e. It panics when PublicURL is not an origin.
 func Mount(e *echo.Echo, cfg Config) {
 	p := &pages{cfg: cfg, foreign: http.NewCrossOriginProtection()}
@@ -88,7 +94,7 @@ func Mount(e *echo.Echo, cfg Config) {
 			panic("pages: " + err.Error())
 		}
 	}
-	e.GET(base+"/assets/:file", serveAsset)
+	files.Mount(e)
 	get := func(path string, h func(*visit) error) { e.GET(base+path, p.serve(h)) }
 	post := func(path string, h func(*visit) error) { e.POST(base+path, p.serve(h)) }
 
@@ -247,7 +253,7 @@ func (p *page) FocusPassword() bool {
 func (p *page) T(key string) string { return p.text.get(key) }
 
 // Asset is the address of one of the pages' files.
-func (p *page) Asset(name string) string { return base + assets[name].path }
+func (p *page) Asset(name string) string { return files.Path(name) }
 
 // Initial is the organisation's first letter.
 func (p *page) Initial() string {
