@@ -14,6 +14,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/muster-id/muster/consumers"
+	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/internal/browsertest"
 )
 
@@ -199,6 +201,19 @@ func TestInABrowser(t *testing.T) {
 	b.click(`#parked button[aria-label="Release 01PARKED of mail"]`)
 	b.wait("#said", "Release: stream 01PARKED goes on.")
 	until(t, "nothing parked", func() bool { return b.text("#parked") == "" })
+
+	// An event is skipped for a reason, which goes into the log.
+	s.park("crm", "01POISON")
+	b.wait("#parked", "crm: stream 01POISON")
+	b.click(`#parked button[aria-label="Skip 01POISON of crm"]`)
+	b.wait("#ask", "recorded in the log")
+	b.click("#ask-yes") // without a reason nothing happens
+	b.do(chromedp.SendKeys(chromedp.CSS("#ask-words"), "The CRM does not know her"), chromedp.KeyEvent(kb.Enter))
+	b.wait("#said", "Skip: stream 01POISON goes on.")
+	skipped, err := s.store.ReadStream(t.Context(), consumers.StreamPrefix+"crm", 0)
+	if err != nil || len(skipped) != 1 || skipped[0].Type != consumers.TypeEventSkipped || skipped[0].Actor != access.AdminID {
+		t.Fatalf("recorded: %+v, %v", skipped, err)
+	}
 
 	// Somebody is found, and what happened to them, by keyboard alone.
 	b.do(chromedp.SendKeys(chromedp.CSS("#q"), "ada.lind77"+kb.Enter))

@@ -168,6 +168,9 @@ func Mount(e *echo.Echo, cfg Config) {
 	e.POST(base+"/consumers/:name/release", in(c.act("release of parked streams", func(v *visit) error {
 		return c.unpark(v, c.admin.Release)
 	})))
+	e.POST(base+"/consumers/:name/skip", in(c.act("skipping of a parked event", func(v *visit) error {
+		return c.admin.Skip(v.ctx(), v.name(), v.form("stream"), v.token.ID, strings.TrimSpace(v.form("reason")))
+	})))
 }
 
 // visit is one request. It belongs to the request's goroutine.

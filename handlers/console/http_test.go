@@ -28,7 +28,7 @@ func TestWhoGetsIn(t *testing.T) {
 			t.Errorf("%s without a session: %d %s", path, r.status, r.body)
 		}
 	}
-	for _, path := range []string{"/search", "/projections/users/rebuild", "/projections/users/rollback", "/projections/users/retry", "/consumers/mail/retry", "/consumers/mail/release"} {
+	for _, path := range []string{"/search", "/projections/users/rebuild", "/projections/users/rollback", "/projections/users/retry", "/consumers/mail/retry", "/consumers/mail/release", "/consumers/mail/skip"} {
 		if r := s.agent().post("/ui/admin"+path, url.Values{"q": {"a"}}); r.status != 401 {
 			t.Errorf("%s without a session: %d %s", path, r.status, r.body)
 		}
@@ -107,7 +107,7 @@ func TestPagesOfOtherSites(t *testing.T) {
 	s := start(t, func(d *handlers.Deps) { d.AllowedOrigins = []string{"*"} })
 	a := s.in(adminToken)
 	for _, headers := range [][]string{{"Origin", "https://evil.example"}, {"Origin", "null"}, {"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}} {
-		for _, path := range []string{"/login", "/logout", "/search", "/projections/users/rebuild", "/projections/users/rollback", "/projections/users/retry", "/consumers/mail/retry", "/consumers/mail/release"} {
+		for _, path := range []string{"/login", "/logout", "/search", "/projections/users/rebuild", "/projections/users/rollback", "/projections/users/retry", "/consumers/mail/retry", "/consumers/mail/release", "/consumers/mail/skip"} {
 			if r := a.ask("POST", "/ui/admin"+path, "q=ada&token="+url.QueryEscape(adminToken), headers...); r.status != 403 || r.header.Get("Set-Cookie") != "" {
 				t.Errorf("%s from %v: %d", path, headers, r.status)
 			}
@@ -291,7 +291,7 @@ func TestWhatIsShown(t *testing.T) {
 	if r := a.get("/ui/admin/users/$org-org-1/events"); r.status != 404 {
 		t.Errorf("a stream of the service's own: %d %s", r.status, r.body)
 	}
-	for path, status := range map[string]int{"/projections/nothing/rebuild": 404, "/projections/users/retry": 404, "/consumers/nothing/release": 404} {
+	for path, status := range map[string]int{"/projections/nothing/rebuild": 404, "/projections/users/retry": 404, "/consumers/nothing/release": 404, "/consumers/nothing/skip": 400} {
 		if r := a.ask("POST", "/ui/admin"+path, "stream=x", "Origin", s.url); r.status != status || !strings.Contains(r.body, `{"error":"`) {
 			t.Errorf("%s: %d %s, want %d", path, r.status, r.body, status)
 		}

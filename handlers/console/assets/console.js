@@ -73,15 +73,24 @@ const toast = (text) => {
   document.body.append(t);
   setTimeout(() => t.remove(), 6000);
 };
-const ask = (title, text, yes) => new Promise((done) => {
+// ask resolves to false, or to what was written when it asks for something in
+// words, else to true.
+const ask = (title, text, yes, words = "") => new Promise((done) => {
   put($("ask-title"), title);
   put($("ask-text"), text);
   put($("ask-yes"), yes);
-  const dialog = $("ask");
+  const dialog = $("ask"), input = $("ask-words");
+  put($("ask-label"), words);
+  $("ask-field").hidden = !words;
+  input.required = words !== "";
+  input.value = "";
   dialog.returnValue = "no";
-  dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true });
+  dialog.addEventListener("close", () => done(dialog.returnValue === "yes" && (!words || input.value)), { once: true });
   dialog.showModal();
+  if (words) input.focus();
 });
+
+$("ask-no").addEventListener("click", () => $("ask").close("no"));
 
 // Parts of frames.
 const states = ["active", "initial", "inactive", "locked"];
@@ -231,10 +240,17 @@ const showConsumers = (consumers, parked) => {
   });
   trouble($("parked"), parked, (p) => `${p.consumer} ${p.stream}`,
     (p) => [`${p.consumer}: stream ${p.stream}`, `${p.type}, sequence ${p.sequence} · ${p.class} · ${p.state}, ${p.attempts} tries since ${clock.format(new Date(p.since))}`],
-    (p) => ["Retry", "Release"].map((text) => button(text, `${p.stream} of ${p.consumer}`, async () => {
-      await call(`/consumers/${encodeURIComponent(p.consumer)}/${text.toLowerCase()}`, { stream: p.stream });
-      say(`${text}: stream ${p.stream} goes on.`);
-    })));
+    (p) => {
+      const act = async (what, form) => {
+        await call(`/consumers/${encodeURIComponent(p.consumer)}/${what.toLowerCase()}`, { stream: p.stream, ...form });
+        say(`${what}: stream ${p.stream} goes on.`);
+      };
+      const of = `${p.stream} of ${p.consumer}`;
+      return [button("Retry", of, () => act("Retry")), button("Release", of, () => act("Release")), button("Skip", of, async () => {
+        const reason = await ask(`Skip ${p.type} of ${p.stream}?`, `${p.consumer} will never handle this event. Who skipped it, and why, is recorded in the log.`, "Skip", "Reason");
+        if (reason) await act("Skip", { reason });
+      })];
+    });
 };
 
 const show = (s) => {
