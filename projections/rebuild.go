@@ -108,6 +108,16 @@ func (e *Engine) Rebuild(ctx context.Context, name string, progress Progress) (R
 		if err == nil {
 			return r.run(ctx, s)
 		}
+		if lostHistory(err) { // the next one begins from the present one
+			e.log.Warn("a rebuild begins anew", "projection", name, "version", version, "error", classOf(err))
+			if err := e.begin(ctx, m, func(tx pgx.Tx) error { return e.drop(ctx, tx, m, version) }); err != nil {
+				return Result{}, err
+			}
+			if version, err = e.candidate(ctx, m); err != nil {
+				return Result{}, err
+			}
+			continue
+		}
 		if !errors.Is(err, errBusy) {
 			return Result{}, err
 		}
@@ -129,6 +139,16 @@ func (e *Engine) Rebuild(ctx context.Context, name string, progress Progress) (R
 			return Result{}, err
 		}
 	}
+}
+
+// lostHistory reports whether a checkpoint is of a history that the log does
+// not have.
+func lostHistory(err error) bool {
+	var (
+		fork  *eventstore.ForkError
+		ahead *eventstore.AheadError
+	)
+	return errors.As(err, &fork) || errors.As(err, &ahead)
 }
 
 // candidate returns the version that is being built, or makes the next one.
@@ -407,7 +427,7 @@ func (r *rebuild) promote(ctx context.Context, s *session, compare bool) (Result
 	var pinned time.Time
 	err := r.e.begin(ctx, s.m, func(tx pgx.Tx) error {
 		pinned = r.e.cfg.Clock()
-		live, _, err := r.pin(ctx, tx, s)
+		live, at, err := r.pin(ctx, tx, s)
 		if err != nil {
 			return err
 		}
@@ -418,7 +438,7 @@ func (r *rebuild) promote(ctx context.Context, s *session, compare bool) (Result
 		if err != nil {
 			return fmt.Errorf("projections: retiring a version: %w", err)
 		}
-		tag, err := tx.Exec(ctx, sqlSwitch, s.m.Name(), s.version, s.token, live.version)
+		tag, err := tx.Exec(ctx, sqlSwitch, s.m.Name(), s.version, s.token, live.version, at.lost())
 		switch {
 		case err != nil:
 			return fmt.Errorf("projections: switching: %w", err)
@@ -463,9 +483,41 @@ func (s *session) targets(live marks) []eventstore.Position {
 	return to
 }
 
+// present finds out which ranges of a live version hold rows of a history that
+// was lost in a failover. Such a range can go no further, and nobody has to come
+// up with it: what counts is how far it agrees with the present history.
+func (e *Engine) present(ctx context.Context, ks marks) error {
+	for i := range ks {
+		k := &ks[i]
+		if k.epoch == e.store.Epoch() {
+			continue
+		}
+		cp, err := e.store.Rewind(ctx, eventstore.Checkpoint{Epoch: k.epoch, Position: k.position})
+		if err != nil {
+			return err
+		}
+		k.lost, k.position = cp.Position < k.position, cp.Position
+	}
+	return nil
+}
+
+// lost are the first slices of those ranges that hold rows of a lost history.
+func (ks marks) lost() []int16 {
+	firsts := []int16{}
+	for _, k := range ks {
+		if k.lost {
+			firsts = append(firsts, k.first)
+		}
+	}
+	return firsts
+}
+
 // level reports whether each of the candidate's ranges is exactly where those
 // of the live version are.
 func (s *session) level(live marks) bool {
+	if len(live.lost()) > 0 {
+		return false
+	}
 	for i := range s.spans {
 		p := &s.spans[i]
 		if low, high := live.over(p.first, p.last); low != p.position || high != p.position {
@@ -488,6 +540,9 @@ func (r *rebuild) approach(ctx context.Context, s *session) error {
 			return err
 		})
 		if err != nil {
+			return err
+		}
+		if err := r.e.present(ctx, ahead); err != nil {
 			return err
 		}
 		targets := s.targets(ahead)
@@ -518,6 +573,9 @@ func (r *rebuild) pin(ctx context.Context, tx pgx.Tx, s *session) (live liveRow,
 		return live, nil, fmt.Errorf("projections: keeping the live version: %w", err)
 	}
 	if at, err = readMarks(ctx, tx, s.m.Name(), live.version, "FOR UPDATE"); err != nil {
+		return live, nil, err
+	}
+	if err := r.e.present(ctx, at); err != nil {
 		return live, nil, err
 	}
 	return live, at, s.catchUp(ctx, s.targets(at), nil)
@@ -593,7 +651,8 @@ var ErrNoRollback = domain.NewError(domain.KindFailedPrecondition, "MUSTER-norol
 
 // Rollback makes the version before the live one live again: it catches up
 // from where it stood, then the switch is as after a rebuild. ErrNoRollback
-// when there is none of the present definition, or its retention is over.
+// when there is none of the present definition, or its retention is over;
+// *eventstore.ForkError when it holds rows of a history that was lost.
 func (e *Engine) Rollback(ctx context.Context, name string, progress Progress) (Result, error) {
 	m, err := e.model(name)
 	if err != nil {
@@ -616,6 +675,10 @@ func (e *Engine) Rollback(ctx context.Context, name string, progress Progress) (
 	r := &rebuild{e: e, m: m, progress: progress, began: e.cfg.Clock(), version: version,
 		owner: e.owner + "/rollback-" + ulid.MustNew(ulid.Now(), rand.Reader).String()}
 	s, err := e.build(ctx, m, version, r.owner)
+	if lostHistory(err) { // it stays what it was
+		_, restored := e.pool.Exec(ctx, `UPDATE projections SET state = 'retired', phase = '' WHERE name = $1 AND version = $2 AND state = 'building'`, name, version)
+		return Result{}, errors.Join(err, restored)
+	}
 	if err != nil {
 		return Result{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -376,7 +377,7 @@ func TestSwitchWantsEveryRange(t *testing.T) {
 		if _, err := tx.Exec(ctx, `UPDATE projections SET state = 'retired' WHERE name = 'users' AND version = 1`); err != nil {
 			t.Fatal(err)
 		}
-		tag, err := tx.Exec(ctx, sqlSwitch, "users", version, s.token, 1)
+		tag, err := tx.Exec(ctx, sqlSwitch, "users", version, s.token, 1, []int16{})
 		if err != nil || tag.RowsAffected() != want {
 			t.Errorf("%d versions are switched to, %v; want %d", tag.RowsAffected(), err, want)
 		}
@@ -384,6 +385,72 @@ func TestSwitchWantsEveryRange(t *testing.T) {
 	try(0)
 	s.through(t, head)
 	try(1)
+}
+
+// After a failover that lost some of the log, a range that is past the fork
+// stands still and says why, and the others could go on. A rebuild puts a
+// version of the present history in its place; the lost one does not come back.
+func TestRangesOfALostHistory(t *testing.T) {
+	t.Parallel()
+	w, low, high, firsts, lasts := apart(t)
+	ctx := t.Context()
+	w.do(t, userID(firsts[0]), "org1", person(firsts[0])...)
+	head := w.do(t, userID(lasts[0]), "org1", person(lasts[0])...).Position
+	low.through(t, 4)
+	high.through(t, head)
+	low.release(ctx, none)
+	high.release(ctx, none)
+	// What is there from position 7 on is another history than what was.
+	if _, err := w.pool.Exec(ctx, `INSERT INTO epochs (epoch, system_identifier, timeline, first_position)
+		SELECT epoch + 1, system_identifier, timeline + 1, 7 FROM epochs ORDER BY epoch DESC LIMIT 1`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the log is known to have another history", func() bool { return w.store.Epoch() == 3 })
+	var fork *eventstore.ForkError
+	if _, err := high.take(ctx, []int16{896}); !errors.As(err, &fork) || fork.Fork != 7 {
+		t.Errorf("going on past the fork: %v", err)
+	}
+	high.release(ctx, none)
+	list, err := w.Status(ctx)
+	if err != nil || !strings.Contains(list[0].Problem, "7") {
+		t.Errorf("what stands still says: %+v, %v", list, err)
+	}
+	if n, err := low.take(ctx, []int16{0, 128}); err != nil || n != 2 || low.spans[0].epoch != 3 {
+		t.Errorf("going on from before the fork: %d, %v, %+v", n, err, low.spans)
+	}
+	low.through(t, head)
+	low.release(ctx, none)
+
+	// Nobody needs to come up with what is lost, even where that was further
+	// than the log is now.
+	if _, err := w.pool.Exec(ctx, `UPDATE projection_ranges SET position = 1000 WHERE first_slice = 896`); err != nil {
+		t.Fatal(err)
+	}
+	result, err := w.Rebuild(ctx, "users", nil)
+	if err != nil || result.Compared || result.Version != 2 || result.Position != head {
+		t.Fatalf("rebuilding: %+v, %v", result, err)
+	}
+	if _, err := w.Rollback(ctx, "users", nil); !errors.As(err, &fork) {
+		t.Errorf("going back to the lost history: %v", err)
+	}
+	// A candidate whose history was lost on the way is begun anew.
+	version, err := w.candidate(ctx, users)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pool.Exec(ctx, `UPDATE projection_ranges SET epoch = 1, position = 8 WHERE version = $1`, version); err != nil {
+		t.Fatal(err)
+	}
+	result, err = w.Rebuild(ctx, "users", nil)
+	if err != nil || result.Version != version || result.From != 2 || result.Events != 8 {
+		t.Errorf("rebuilding with a candidate of the lost history: %+v, %v", result, err)
+	}
+	run(t, w.Engine)
+	w.do(t, userID(lasts[1]), "org1", person(lasts[1])...)
+	w.settle(t, "users")
+	if r := w.sound(t, "users"); r.Rows != 3 {
+		t.Errorf("%d rows", r.Rows)
+	}
 }
 
 // Two instances at work under load, one of them killed: nothing twice, nothing

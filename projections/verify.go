@@ -102,20 +102,24 @@ func (e *Engine) Verify(ctx context.Context, name string, sample int) (Report, e
 type (
 	mark struct {
 		first, last int16
+		epoch       int32
 		position    eventstore.Position
+		// lost says that the range had come further than the history that it
+		// shares with the present one; position is then where they part.
+		lost bool
 	}
 	marks []mark
 )
 
 // readMarks reads a version's ranges, and locks them if that is added.
 func readMarks(ctx context.Context, tx pgx.Tx, name string, version int, lock string) (marks, error) {
-	rows, err := tx.Query(ctx, `SELECT first_slice, last_slice, position FROM projection_ranges
+	rows, err := tx.Query(ctx, `SELECT first_slice, last_slice, epoch, position FROM projection_ranges
 		WHERE name = $1 AND version = $2 ORDER BY first_slice `+lock, name, version)
 	if err != nil {
 		return nil, fmt.Errorf("projections: reading ranges: %w", err)
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k mark, err error) {
-		return k, row.Scan(&k.first, &k.last, &k.position)
+		return k, row.Scan(&k.first, &k.last, &k.epoch, &k.position)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("projections: reading ranges: %w", err)
