@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nyaruka/phonenumbers"
+	"golang.org/x/text/language"
 	"pgregory.net/rapid"
 
 	"github.com/muster-id/muster/domain"
@@ -267,6 +268,26 @@ func TestLanguages(t *testing.T) {
 		if should := want == "und" && in != "" && in != "und"; warned != should || len(warnings) > 1 {
 			t.Errorf("%q: warnings %v", in, warnings)
 		}
+	}
+}
+
+// TestLanguagesOfTwoLetters: the short way is the long one's.
+func TestLanguagesOfTwoLetters(t *testing.T) {
+	short := 0
+	for a := range 1 << 16 {
+		in := string([]byte{byte(a >> 8), byte(a)})
+		tag, err := language.Parse(in)
+		want := tag.String()
+		if want == in && err == nil {
+			short++
+		}
+		h, _ := normalise(t, minimal(func(c *domain.ImportHuman) { c.Profile.PreferredLanguage = in }))
+		if got := h.Profile.PreferredLanguage; got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	if short < 150 {
+		t.Errorf("only %d languages", short)
 	}
 }
 

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -21,9 +23,11 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/handlers/access"
+	managementv1 "github.com/muster-id/muster/proto/zitadel/management/v1"
 )
 
 // A method is served over four protocols by one registration: bind. REST takes
@@ -65,6 +69,7 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 
 	rpc := connect.NewUnaryHandler(procedure, func(ctx context.Context, req *connect.Request[Req]) (*connect.Response[Resp], error) {
 		c := callOf(ctx)
+		c.out = make(http.Header, 2)
 		var out *Resp
 		err := s.run(ctx, c, limit, perm, PReq(req.Msg), func(ctx context.Context) (err error) {
 			out, err = fn(ctx, req.Msg)
@@ -84,7 +89,7 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 		return res, nil
 	}, append(s.rpcOptions(), connect.WithSchema(desc))...)
 	s.echo.POST(procedure, func(e echo.Context) error {
-		rpc.ServeHTTP(e.Response(), e.Request())
+		rpc.ServeHTTP(whole{e.Response()}, e.Request())
 		return nil
 	})
 	s.methods = append(s.methods, desc)
@@ -95,7 +100,7 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 	}
 	s.echo.Add(r.verb, r.path, func(e echo.Context) error {
 		if isGRPC(e.Request()) {
-			rpc.ServeHTTP(e.Response(), e.Request())
+			rpc.ServeHTTP(whole{e.Response()}, e.Request())
 			return nil
 		}
 		ctx := e.Request().Context()
@@ -109,15 +114,16 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 			out, err = fn(ctx, (*Req)(req))
 			return err
 		})
-		for k, v := range c.out {
-			e.Response().Header()[k] = v
-		}
 		if err != nil {
 			return err
 		}
 		return writeMessage(e.Response(), PResp(out))
 	})
 }
+
+// whole is a writer that cannot be flushed: an answer of one message goes out
+// with its status.
+type whole struct{ http.ResponseWriter }
 
 func findMethod(name protoreflect.FullName) protoreflect.MethodDescriptor {
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
@@ -212,7 +218,7 @@ func badRequest(err error) error {
 // the path.
 func decode(e echo.Context, r route, m proto.Message) error {
 	if r.body {
-		if err := decodeJSON(e.Request().Body, m); err != nil {
+		if err := decodeJSON(e.Request().Body, e.Request().ContentLength, m); err != nil {
 			return err
 		}
 	} else if err := decodeQuery(e.QueryParams(), m.ProtoReflect()); err != nil {
@@ -236,8 +242,46 @@ func decode(e echo.Context, r route, m proto.Message) error {
 }
 
 // decodeJSON reads one JSON value and ignores what follows it; nothing at all
-// stands for an empty message. Unknown fields and enum names are ignored.
-func decodeJSON(body io.Reader, m proto.Message) error {
+// stands for an empty message. Unknown fields and enum names are ignored. The
+// body's length is -1 when it is not known.
+func decodeJSON(body io.Reader, length int64, m proto.Message) error {
+	if length < 0 || length > pooledBody {
+		return decodeValue(body, m)
+	}
+	// Nearly every body is one good value and nothing else. Then one pass is
+	// enough; whatever else it is, the value is found and judged as if there
+	// had been no such pass.
+	b := bodies.Get().(*[]byte) //nolint:errcheck // nothing else is put there
+	defer func() {
+		clear(*b) // it held passwords
+		bodies.Put(b)
+	}()
+	*b = (*b)[:length]
+	n, err := io.ReadFull(body, *b)
+	if err != nil { // cut off, or never there: what has come is judged first
+		return decodeValue(io.MultiReader(bytes.NewReader((*b)[:n]), failing{err}), m)
+	}
+	if jsonForm.Unmarshal(*b, m) == nil {
+		return nil
+	}
+	return decodeValue(bytes.NewReader(*b), m)
+}
+
+// pooledBody bounds the bodies that are read into a buffer which is kept.
+const pooledBody = 16 << 10
+
+var (
+	jsonForm = protojson.UnmarshalOptions{DiscardUnknown: true}
+	bodies   = sync.Pool{New: func() any { b := make([]byte, 0, pooledBody); return &b }}
+)
+
+// failing is what is left of a body that could not be read.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// decodeValue is decodeJSON for any body.
+func decodeValue(body io.Reader, m proto.Message) error {
 	var raw json.RawMessage
 	switch err := json.NewDecoder(body).Decode(&raw); {
 	case errors.Is(err, io.EOF):
@@ -245,7 +289,7 @@ func decodeJSON(body io.Reader, m proto.Message) error {
 	case err != nil:
 		return readError(err)
 	}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw, m); err != nil {
+	if err := jsonForm.Unmarshal(raw, m); err != nil {
 		return badRequest(err)
 	}
 	return nil
@@ -337,13 +381,65 @@ func setText(m protoreflect.Message, fd protoreflect.FieldDescriptor, text strin
 // writeMessage answers a REST call. Zero values are left out, as the wire
 // does it.
 func writeMessage(w http.ResponseWriter, m proto.Message) error {
-	b, err := protojson.MarshalOptions{}.MarshalAppend(make([]byte, 0, 512), m)
-	if err != nil {
-		return err
+	b := make([]byte, 0, 512)
+	b, ok := appendImported(b, m)
+	if !ok {
+		var err error
+		if b, err = (protojson.MarshalOptions{}).MarshalAppend(b, m); err != nil {
+			return err
+		}
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = jsonType
 	_, _ = w.Write(b) // the caller may be gone
 	return nil
+}
+
+var jsonType = []string{"application/json"}
+
+// appendImported is the JSON of the answer that is given most: what protojson
+// makes of it, without reflection. ok is false for any other.
+func appendImported(b []byte, m proto.Message) (out []byte, ok bool) {
+	r, ok := m.(*managementv1.ImportHumanUserResponse)
+	d := r.GetDetails()
+	if !ok || r.GetPasswordlessRegistration() != nil || d.GetSequence() == 0 || d.GetCreationDate() == nil || d.GetChangeDate() == nil ||
+		!isBare(r.GetUserId()) || !isBare(d.GetResourceOwner()) {
+		return b, false
+	}
+	b = append(b, `{"userId":"`...)
+	b = append(b, r.GetUserId()...)
+	b = append(b, `","details":{"sequence":"`...)
+	b = strconv.AppendUint(b, d.GetSequence(), 10)
+	b = append(b, `","creationDate":"`...)
+	b = appendTimestamp(b, d.GetCreationDate())
+	b = append(b, `","changeDate":"`...)
+	b = appendTimestamp(b, d.GetChangeDate())
+	b = append(b, `","resourceOwner":"`...)
+	b = append(b, d.GetResourceOwner()...)
+	return append(b, `"}}`...), true
+}
+
+// isBare reports whether a text is there and needs no escape.
+func isBare(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// appendTimestamp writes a time with 0, 3, 6 or 9 digits after the second.
+func appendTimestamp(b []byte, ts *timestamppb.Timestamp) []byte {
+	format := "2006-01-02T15:04:05.000000000Z"
+	switch n := ts.GetNanos(); {
+	case n == 0:
+		format = "2006-01-02T15:04:05Z"
+	case n%1_000_000 == 0:
+		format = "2006-01-02T15:04:05.000Z"
+	case n%1_000 == 0:
+		format = "2006-01-02T15:04:05.000000Z"
+	}
+	return ts.AsTime().AppendFormat(b, format)
 }
 
 // readDeadline bounds how long a body may take to come in. Streaming calls

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -31,9 +32,9 @@ type call struct {
 	id string
 	// header is the request's: for RPCs, the metadata.
 	header http.Header
-	// query is the URL's: what REST has beside the message.
+	// query is the URL's: what REST has beside the message; nil for none.
 	query url.Values
-	// out becomes the answer's header.
+	// out is the answer's header; an RPC's, until its answer is made.
 	out http.Header
 	// origin is the scheme and host that links are built on.
 	origin string
@@ -62,17 +63,18 @@ func (s *server) around(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(e echo.Context) error {
 		started := s.deps.Now()
 		r, w := e.Request(), e.Response()
-		c := &call{id: requestID(r), header: r.Header, query: r.URL.Query(), out: http.Header{}, origin: s.origin(r)}
 		h := w.Header()
-		h.Set("X-Request-Id", c.id)
-		h.Set("Cache-Control", "no-store")
-		h.Set("Pragma", "no-cache")
-		h.Set("Expires", started.UTC().Format(http.TimeFormat))
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("X-Robots-Tag", "none")
-		h.Set("Referrer-Policy", "same-origin")
-		h.Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'")
+		c := &call{id: requestID(r), header: r.Header, out: h, origin: s.origin(r)}
+		if r.URL.RawQuery != "" {
+			c.query = r.URL.Query()
+		}
+		h["X-Request-Id"] = []string{c.id}
+		if !isPlainGRPC(r) {
+			for _, f := range everyAnswer {
+				h[f.name] = f.value
+			}
+			h["Expires"] = s.expires.at(started)
+		}
 		e.SetRequest(r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 
 		err := s.guarded(e, next)
@@ -87,6 +89,46 @@ func (s *server) around(next echo.HandlerFunc) echo.HandlerFunc {
 		s.logAccess(r.Context(), c, r.Method, route, r.Proto, w.Status, w.Size, took)
 		return nil
 	}
+}
+
+// everyAnswer are the headers that every answer has, in the form in which they
+// are kept. Nobody changes a value in its place: the slices are everyone's.
+var everyAnswer = []struct {
+	name  string
+	value []string
+}{
+	{"Cache-Control", []string{"no-store"}},
+	{"Pragma", []string{"no-cache"}},
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"X-Frame-Options", []string{"DENY"}},
+	{"X-Robots-Tag", []string{"none"}},
+	{"Referrer-Policy", []string{"same-origin"}},
+	{"Content-Security-Policy", []string{"default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"}},
+}
+
+// isPlainGRPC reports whether a request speaks gRPC and not gRPC-Web: no cache
+// and no browser ever sees the answer, which goes without what is for them.
+func isPlainGRPC(r *http.Request) bool {
+	return isGRPC(r) && !strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc-web")
+}
+
+// expiry is the header Expires, which is the same for all answers of a second.
+type expiry struct {
+	last atomic.Pointer[expires]
+}
+
+type expires struct {
+	second int64
+	value  []string
+}
+
+func (x *expiry) at(now time.Time) []string {
+	last := x.last.Load()
+	if last == nil || last.second != now.Unix() {
+		last = &expires{now.Unix(), []string{now.UTC().Format(http.TimeFormat)}}
+		x.last.Store(last)
+	}
+	return last.value
 }
 
 // guarded answers browsers' preflights, bounds bodies and deadlines, and turns

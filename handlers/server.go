@@ -103,6 +103,10 @@ type server struct {
 	methods   []protoreflect.MethodDescriptor
 	endpoints []endpoint
 	extras    map[protoreflect.FullName][]parameter
+	// logID is the log's, which every write's answer names.
+	logID string
+	// expires is what the answers of this second say.
+	expires expiry
 	// streams has one entry for each open stream of events.
 	streams chan struct{}
 	// unimplemented answers the methods that there are not.
@@ -130,7 +134,7 @@ func New(d Deps) http.Handler {
 		d.Ready = func(context.Context) error { return nil }
 	}
 	d.PublicURL = strings.TrimRight(d.PublicURL, "/")
-	s := &server{deps: d, echo: echo.New(), limits: newLimits(d.Rate, d.Burst, d.Now), extras: map[protoreflect.FullName][]parameter{}}
+	s := &server{deps: d, echo: echo.New(), limits: newLimits(d.Rate, d.Burst, d.Now), logID: d.Store.LogID().String(), extras: map[protoreflect.FullName][]parameter{}}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.answerError
 	s.echo.Use(s.around)
@@ -166,7 +170,7 @@ func NewHTTPServer(addr string, h http.Handler, log *slog.Logger) *http.Server {
 	p.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Addr:              addr,
-		Handler:           h,
+		Handler:           roomy(h),
 		Protocols:         &p,
 		ReadHeaderTimeout: 10 * time.Second,
 		// Bodies and answers are bounded call by call: bulk imports stream
@@ -176,6 +180,27 @@ func NewHTTPServer(addr string, h http.Handler, log *slog.Logger) *http.Server {
 		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: 1000},
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+}
+
+// roomy lets each HTTP/2 call begin with the stack that it is going to need. Its
+// goroutine is new and starts small; left alone, the stack is copied twice on the
+// way down, when there is much on it. HTTP/1.1 keeps a connection's goroutine.
+func roomy(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 {
+			growStack(len(r.Method))
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// growStack needs 11 KiB of stack, which makes it 16 KiB large: the size that
+// the runtime still keeps at hand.
+//
+//go:noinline
+func growStack(i int) byte {
+	var room [11 << 10]byte
+	return room[i]
 }
 
 // answerError is where every failure of a REST call ends up.

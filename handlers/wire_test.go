@@ -138,6 +138,10 @@ func TestContentTypes(t *testing.T) {
 				t.Errorf("%s at %s: %d %v %q", kind, path, res.StatusCode, res.Header, b)
 				continue
 			}
+			browsers := strings.Contains(kind, "web") // what is for them and for caches is in no other gRPC answer
+			if h := res.Header; browsers != (h.Get("X-Content-Type-Options") == "nosniff") || browsers != (h.Get("Cache-Control") == "no-store") || browsers != (h.Get("Expires") != "") || h.Get("X-Request-Id") == "" {
+				t.Errorf("%s at %s: headers %v", kind, path, h)
+			}
 			if !strings.Contains(kind, "web") && res.Trailer.Get("Grpc-Status") != "0" || strings.Contains(kind, "web") && !bytes.Contains(bytes.ToLower(b), []byte("grpc-status: 0")) {
 				t.Errorf("%s at %s: trailers %v, %q", kind, path, res.Trailer, b)
 			}
