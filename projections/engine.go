@@ -234,8 +234,11 @@ type liveRow struct {
 }
 
 // comeTo joins to a version p how far it has come, which is as far as the last
-// of its ranges, and when it last moved.
-const comeTo = `CROSS JOIN LATERAL (SELECT min(position) AS position, max(updated_at) AS updated_at
+// of its ranges, and when it last moved. A range that is past the point where
+// its history was lost in a failover has come to that point: what it was
+// beyond is not what the log has there now.
+const comeTo = `CROSS JOIN LATERAL (SELECT max(updated_at) AS updated_at,
+		min(least(position, (SELECT min(e.first_position) - 1 FROM epochs e WHERE e.epoch > r.epoch))) AS position
 	FROM projection_ranges r WHERE r.name = p.name AND r.version = p.version) come`
 
 // errNoVersion says that no version of a read model is live yet.

@@ -415,10 +415,20 @@ func TestRangesOfALostHistory(t *testing.T) {
 	if err != nil || !strings.Contains(list[0].Problem, "7") {
 		t.Errorf("what stands still says: %+v, %v", list, err)
 	}
-	if n, err := low.take(ctx, []int16{0, 128}); err != nil || n != 2 || low.spans[0].epoch != 3 {
+	if n, err := low.take(ctx, []int16{0, 128, 256, 384, 512, 640, 768}); err != nil || n != 7 || low.spans[0].epoch != 3 {
 		t.Errorf("going on from before the fork: %d, %v, %+v", n, err, low.spans)
 	}
 	low.through(t, head)
+	// Its checkpoint says 8, of a history in which 8 was another event.
+	w.cfg.WaitLimit = 30 * time.Millisecond
+	var lag *LagError
+	if err := w.WaitFor(ctx, "users", head); !errors.As(err, &lag) || lag.Reached != 6 {
+		t.Errorf("waiting for what the lost history had there: %v", err)
+	}
+	if list, err = w.Status(ctx); err != nil || list[0].Lag != 2 {
+		t.Errorf("status: %+v, %v", list, err)
+	}
+	w.cfg.WaitLimit = time.Minute
 	low.release(ctx, none)
 
 	// Nobody needs to come up with what is lost, even where that was further
