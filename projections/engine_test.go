@@ -10,6 +10,7 @@ import (
 )
 
 func TestFollowsTheLog(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	run(t, w.Engine)
 	for i := range 50 {

@@ -18,6 +18,7 @@ import (
 
 // P1: whatever breaks off a batch, rows and checkpoint stay together.
 func TestRowsAndCheckpointChangeTogether(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	ctx := t.Context()
 	if _, err := w.ensure(ctx, users); err != nil {
@@ -76,11 +77,19 @@ func TestRowsAndCheckpointChangeTogether(t *testing.T) {
 	if rows, position := state(); rows != 3 || position != 12 {
 		t.Fatalf("after that, %d rows at position %d", rows, position)
 	}
+	// A checkpoint of another history is not the one that was read.
+	for i := range s.spans {
+		s.spans[i].position, s.spans[i].epoch = 12, s.spans[i].epoch+1
+	}
+	if err := s.commit(ctx, &batch{after: 12, through: 13}, nil); !errors.Is(err, errFenced) {
+		t.Fatalf("on a checkpoint of another history: %v", err)
+	}
 }
 
 // Connections are cut at random moments while users come and change; nothing
 // is applied twice or passed over.
 func TestSurvivesCutConnections(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users, idpLinks)
 	run(t, w.Engine)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -224,6 +233,7 @@ func TestStoppedStreamsAreRetriedByTheirOwner(t *testing.T) {
 // An event that nobody can read stops its stream and delays no other; once it
 // can be read the stream goes on as if nothing had been.
 func TestPoisonStopsOneStream(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	stop := run(t, w.Engine)
 	w.do(t, userID(1), "org1", person(1)...)
@@ -316,6 +326,7 @@ func (k *knowing) know(facts []fact) []fact {
 // Two instances: one works, the other takes over when it dies; whoever was
 // pushed out cannot write any more.
 func TestOneOwnerAtATime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	ctx := t.Context()
 	if _, err := w.ensure(ctx, users); err != nil {
@@ -356,6 +367,7 @@ func TestOneOwnerAtATime(t *testing.T) {
 // A retry applies a stream up to the checkpoint and no further: what lies
 // beyond comes with the next batch, once.
 func TestRetryStopsAtTheCheckpoint(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	ctx := t.Context()
 	if _, err := w.ensure(ctx, users); err != nil {
@@ -424,6 +436,7 @@ func TestTakesOverFromTheDead(t *testing.T) {
 // A read by id sees what was just appended, however far behind the rows are;
 // other reads do once they have waited for the position.
 func TestReadYourWrites(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	if _, err := w.UserByID(t.Context(), InOrg("org1"), userID(1)); !errors.Is(err, ErrUserNotFound) {
 		t.Fatalf("before anything: %v", err)
@@ -460,6 +473,7 @@ func TestReadYourWrites(t *testing.T) {
 }
 
 func TestTimeTravel(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	first := w.do(t, userID(1), "org1", person(1)...)
 	second := w.do(t, userID(1), "org1", domain.UsernameChanged{UserName: "renamed"}, domain.UserLocked{})

@@ -228,6 +228,7 @@ func TestRebuildUnderLoad(t *testing.T) {
 // A reader that knows the old version only gets the new one's rows, and none
 // of the old.
 func TestReaderLearnsOfTheSwitch(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	run(t, w.Engine)
 	w.do(t, userID(1), "org1", person(1)...)
@@ -261,6 +262,7 @@ func TestReaderLearnsOfTheSwitch(t *testing.T) {
 // A version that goes live by rollback has first caught up; readers notice
 // nothing of that either.
 func TestRollback(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	run(t, w.Engine)
 	w.do(t, userID(0), "org1", person(0)...)
@@ -327,6 +329,7 @@ func rebuilder(url, file string) error {
 // A rebuild whose process is killed goes on where it was: the chunks that were
 // done are not done again.
 func TestRebuildSurvivesKill(t *testing.T) {
+	t.Parallel()
 	url := pgtest.New(t)
 	file := filepath.Join(t.TempDir(), "keys")
 	keys, err := eventstore.CreateKeyring(file)
@@ -417,6 +420,7 @@ func TestRebuildSurvivesKill(t *testing.T) {
 // A candidate that does not agree with the events never goes live; a live
 // version that had drifted is mended, and that is reported.
 func TestRebuildComparesBeforeItSwitches(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	run(t, w.Engine)
 	for i := range 20 {
@@ -457,6 +461,7 @@ func TestRebuildComparesBeforeItSwitches(t *testing.T) {
 
 // A worker that lost the lease while it filled a chunk cannot commit it.
 func TestChunkIsFenced(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	ctx := t.Context()
 	if _, err := w.ensure(ctx, users); err != nil {
@@ -495,6 +500,7 @@ func TestChunkIsFenced(t *testing.T) {
 // A program with another definition leaves the live version to the others,
 // builds its own beside it, and switches.
 func TestNewDefinitionIsBuiltBeside(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, users)
 	stop := run(t, w.Engine)
 	for i := range 10 {

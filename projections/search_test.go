@@ -42,6 +42,7 @@ func ids(users []User) string {
 }
 
 func TestSearch(t *testing.T) {
+	t.Parallel()
 	w := searchWorld(t)
 	text := func(f Field, m Method, v string) Filter {
 		return Filter{Text: &TextFilter{Field: f, Method: m, Value: v}}
@@ -112,6 +113,7 @@ func TestSearch(t *testing.T) {
 }
 
 func TestSearchRefuses(t *testing.T) {
+	t.Parallel()
 	w := searchWorld(t)
 	deep := Filter{Human: new(bool)}
 	for range maxDepth + 1 {
@@ -137,6 +139,7 @@ func TestSearchRefuses(t *testing.T) {
 
 // Searches that the wire offers by equality or prefix are answered by an index.
 func TestSearchesUseIndexes(t *testing.T) {
+	t.Parallel()
 	w := searchWorld(t)
 	conditions := map[string]string{"login_key LIKE '%xyz%'": "users_v1_middle", "email_key LIKE '%xyz'": "users_v1_middle"}
 	for column, want := range map[string]string{"email_key": "users_v1_email", "login_key": "users_v1_login", "first_key": "users_v1_first",
@@ -174,6 +177,7 @@ func TestSearchesUseIndexes(t *testing.T) {
 }
 
 func TestOtherReads(t *testing.T) {
+	t.Parallel()
 	w := searchWorld(t)
 	ctx := t.Context()
 	changes, err := w.UserChanges(ctx, InOrg("org1"), "b", Changes{})
@@ -205,6 +209,7 @@ func TestOtherReads(t *testing.T) {
 }
 
 func TestVerifyASample(t *testing.T) {
+	t.Parallel()
 	w := searchWorld(t)
 	if r, err := w.Verify(t.Context(), "users", 2); err != nil || r.Streams < 2 || r.Drifted != 0 {
 		t.Errorf("a sample: %+v, %v", r, err)
