@@ -218,9 +218,7 @@ func TestRebuildUnderLoad(t *testing.T) {
 	if sum != int64(tr.imported) {
 		t.Errorf("%d users are counted, %d were imported", sum, tr.imported)
 	}
-	if a, b := w.holds["users"].Load(), other.holds["users"].Load(); a != 4 || b != 4 {
-		t.Errorf("the instances share %d to %d", a, b)
-	}
+	eventually(t, "the two share the last version", func() bool { return w.holds["users"].Load() == 4 && other.holds["users"].Load() == 4 })
 	stopOther()
 	stop()
 }
