@@ -177,7 +177,7 @@ func benchHTTP(ctx context.Context, b *bench) error {
 	defer closeGRPC()
 	grpc := make([]*grpcConn, len(grpcConns))
 	for i := range grpc {
-		if grpc[i], err = newGRPC(grpcConns[i]); err != nil {
+		if grpc[i], err = newGRPC(grpcConns[i], i < callers); err != nil {
 			return err
 		}
 	}
@@ -205,6 +205,10 @@ func benchHTTP(ctx context.Context, b *bench) error {
 			`{"userName":"person-%d@example.test","profile":{"firstName":"Ada","lastName":"Lind-%d","preferredLanguage":"sv"},"email":{"email":"person-%d@example.test","isEmailVerified":true},"hashedPassword":{"value":%q}}`,
 			n, n, n, benchHash))
 	})
+	answered := make([]chan error, callers)
+	for i := range answered {
+		answered[i] = make(chan error, 1)
+	}
 	overGRPC := func(name string, conns []*grpcConn) *figure {
 		return driven(name, func(ctx context.Context, caller int, n int64) error {
 			name := fmt.Sprintf("person-%d@example.test", n)
@@ -213,7 +217,7 @@ func benchHTTP(ctx context.Context, b *bench) error {
 				Profile:        &managementv1.ImportHumanUserRequest_Profile{FirstName: "Ada", LastName: fmt.Sprintf("Lind-%d", n), PreferredLanguage: "sv"},
 				Email:          &managementv1.ImportHumanUserRequest_Email{Email: name, IsEmailVerified: true},
 				HashedPassword: &managementv1.ImportHumanUserRequest_HashedPassword{Value: benchHash},
-			})
+			}, answered[caller])
 		})
 	}
 	apart, shared := overGRPC("gRPC", grpc[:callers]), overGRPC("gRPC, shared", grpc[callers:])

@@ -52,9 +52,11 @@ func (c *plain) post(ctx context.Context, path string, body []byte) error {
 }
 
 // grpcConn is one cleartext HTTP/2 connection, for any number of callers at a
-// time, as gRPC clients share one.
+// time, as gRPC clients share one. A connection of a single caller's is read by
+// that caller, as an HTTP/1.1 one is; a shared one has a reader.
 type grpcConn struct {
-	conn net.Conn
+	conn  net.Conn
+	alone bool
 
 	mu      sync.Mutex // guards what follows, and writing
 	framer  *http2.Framer
@@ -66,26 +68,45 @@ type grpcConn struct {
 	taken   int // bytes of answers not yet given back to the connection's window
 	waiting map[uint32]chan error
 	broken  error
+
+	// Of an answer's fields only the trailers' are looked at.
+	dec             *hpack.Decoder
+	status, message string
 }
 
-func newGRPC(conn net.Conn) (*grpcConn, error) {
-	c := &grpcConn{conn: conn, out: bufio.NewWriter(conn), stream: 1, waiting: make(map[uint32]chan error)}
+func newGRPC(conn net.Conn, alone bool) (*grpcConn, error) {
+	c := &grpcConn{conn: conn, alone: alone, out: bufio.NewWriter(conn), stream: 1, waiting: make(map[uint32]chan error)}
 	c.framer = http2.NewFramer(c.out, bufio.NewReader(conn))
-	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	c.framer.SetReuseFrames()
 	c.enc = hpack.NewEncoder(&c.block)
+	c.dec = hpack.NewDecoder(4096, func(f hpack.HeaderField) {
+		switch f.Name {
+		case "grpc-status":
+			c.status = f.Value
+		case "grpc-message":
+			c.message = f.Value
+		}
+	})
 	if _, err := c.out.WriteString(http2.ClientPreface); err != nil {
 		return nil, err
 	}
 	err := errors.Join(c.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0}), c.out.Flush())
-	go c.read() // ends when the connection is closed
+	if !alone {
+		go c.read() // ends when the connection is closed
+	}
 	return c, err
 }
 
-// call makes a unary call and expects OK; the answer is not decoded.
-func (c *grpcConn) call(ctx context.Context, method string, req proto.Message) error {
-	done := make(chan error, 1)
+// call makes a unary call and expects OK; the answer is not decoded. done is the
+// caller's, of capacity 1 and empty.
+func (c *grpcConn) call(ctx context.Context, method string, req proto.Message, done chan error) error {
 	if err := c.send(method, req, done); err != nil {
 		return err
+	}
+	for c.alone && len(done) == 0 {
+		if err := c.next(); err != nil {
+			return err
+		}
 	}
 	select {
 	case err := <-done:
@@ -130,22 +151,26 @@ func (c *grpcConn) send(method string, req proto.Message, done chan error) (err 
 
 // read hands the answers to their callers.
 func (c *grpcConn) read() {
-	for {
-		frame, err := c.framer.ReadFrame()
-		c.mu.Lock()
-		if err == nil {
-			err = c.take(frame)
-		}
-		if err != nil {
-			c.broken = err
-			for _, done := range c.waiting {
-				done <- err
-			}
-			c.mu.Unlock()
-			return
-		}
-		c.mu.Unlock()
+	for c.next() == nil {
 	}
+}
+
+// next reads a frame. An error ends the connection and every call on it.
+func (c *grpcConn) next() error {
+	frame, err := c.framer.ReadFrame()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		err = c.take(frame)
+	}
+	if err != nil {
+		c.broken = err
+		for _, done := range c.waiting {
+			done <- err
+		}
+		clear(c.waiting)
+	}
+	return err
 }
 
 // take takes one frame; it is called with mu held.
@@ -161,15 +186,21 @@ func (c *grpcConn) take(frame http2.Frame) error {
 		}
 	case *http2.DataFrame:
 		c.taken += len(f.Data())
-	case *http2.MetaHeadersFrame:
-		if !f.StreamEnded() {
-			return nil
+	case *http2.HeadersFrame:
+		if !f.HeadersEnded() {
+			return errors.New("the answer's fields are in several frames")
+		}
+		c.status, c.message = "", ""
+		c.dec.SetEmitEnabled(f.StreamEnded())
+		if _, err := c.dec.Write(f.HeaderBlockFragment()); err != nil {
+			return err
+		}
+		if err := c.dec.Close(); err != nil || !f.StreamEnded() {
+			return err
 		}
 		var err error
-		for _, h := range f.Fields {
-			if h.Name == "grpc-status" && h.Value != "0" {
-				err = fmt.Errorf("gRPC status %s: %v", h.Value, f.Fields)
-			}
+		if c.status != "0" {
+			err = fmt.Errorf("gRPC status %q: %s", c.status, c.message)
 		}
 		c.waiting[f.StreamID] <- err
 		delete(c.waiting, f.StreamID)
