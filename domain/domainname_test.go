@@ -2,6 +2,7 @@ package domain_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -166,5 +167,36 @@ func TestOrganisationDomains(t *testing.T) {
 	refuse(domain.ErrDomainsMany)(o.AddDomain("one.more"))
 	if !errors.Is(claim[0].ConflictError(), domain.ErrDomainTaken) {
 		t.Errorf("a taken domain: %v", claim[0].ConflictError())
+	}
+}
+
+// BenchmarkReserved is what reserved domains cost each import: nothing while no
+// organisation has one, then the domain's form and a look into the table.
+func BenchmarkReserved(b *testing.B) {
+	table := map[string]string{}
+	for i := range 100_000 {
+		table[fmt.Sprintf("company-%d.example", i)] = "org"
+	}
+	for _, c := range []struct {
+		name, userName string
+		reserved       func(string) bool
+	}{
+		{"no domains", "ada@example.org", nil},
+		{"no address", "ada", func(d string) bool { return table[d] != "" }},
+		{"100000 domains", "ada@mail.example.org", func(d string) bool { return table[d] != "" }},
+		{"100000 domains, capitals", "ada@Mail.Example.org", func(d string) bool { return table[d] != "" }},
+		{"100000 domains, another script", "ada@bücher.example", func(d string) bool { return table[d] != "" }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			p := domain.DefaultPolicy()
+			p.Reserved = c.reserved
+			cmd := minimal(func(i *domain.ImportHuman) { i.UserName = c.userName })
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := cmd.Normalise(p); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
