@@ -180,7 +180,7 @@ func (e *Engine) work(ctx context.Context, m Model) error {
 		var wait time.Duration
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the end was asked for
+			return nil
 		case err == nil || errors.Is(err, errFenced):
 			backoff = shortest
 			wait = backoff // the next version, or the same one with other owners

@@ -133,13 +133,13 @@ func (ks marks) at(slice int16) eventstore.Position { low, _ := ks.over(slice, s
 // over tells how far those ranges have come that slices from first to last
 // belong to: the last of them and the first.
 func (ks marks) over(first, last int16) (low, high eventstore.Position) {
-	any := false
+	met := false
 	for _, k := range ks {
 		if k.first <= last && first <= k.last {
-			if !any || k.position < low {
+			if !met || k.position < low {
 				low = k.position
 			}
-			high, any = max(high, k.position), true
+			high, met = max(high, k.position), true
 		}
 	}
 	return low, high
