@@ -267,14 +267,12 @@ func TestStatusInTrailers(t *testing.T) {
 }
 
 // TestOrderOfChecks is §7.3: each row breaks two rules, and is told of the one
-// that is judged first.
+// that is judged first, over every protocol.
 func TestOrderOfChecks(t *testing.T) {
 	t.Parallel()
-	s := start(t, func(d *handlers.Deps) { d.Rate, d.Burst = 1e-9, 1 })
+	s := start(t, nil)
 	viewer := "Bearer " + s.token(t, "org-1", access.OrgUserViewer)
-	another := "Bearer " + s.token(t, "org-1", access.OrgUserViewer)
 	manager := "Bearer " + s.token(t, "org-2", access.OrgUserManager)
-	other := "Bearer " + s.token(t, "org-2", access.OrgUserManager)
 	for _, c := range []struct {
 		name, body string
 		headers    []string
@@ -282,18 +280,37 @@ func TestOrderOfChecks(t *testing.T) {
 		code       int
 		id         string
 	}{
-		{"JSON before authentication", `{`, []string{"Authorization", ""}, 400, 3, ""},
 		{"authentication before validation", `{}`, []string{"Authorization", ""}, 401, 16, ""},
-		{"permission before validation", `{}`, []string{"Authorization", viewer}, 403, 7, "AUTH-5mWD2"},
-		{"the organisation before the permission", `{}`, []string{"Authorization", another, "x-zitadel-orgid", "nowhere"}, 403, 7, "AUTH-Bs7Ds"},
-		{"the rate before the organisation", `{}`, []string{"Authorization", viewer, "x-zitadel-orgid", "nowhere"}, 429, 8, "QUOTA-vjAy8"},
-		{"membership before validation", `{}`, []string{"Authorization", manager, "x-zitadel-orgid", "org-1"}, 404, 5, "AUTHZ-cdgFk"},
 		{"the token before the organisation", `{}`, []string{"Authorization", "Bearer x", "x-zitadel-orgid", "nowhere"}, 401, 16, "AUTH-7fs1e"},
-		{"validation before the command", body(map[string]string{"userName": `" "`, "idps": `[{}]`}), []string{"Authorization", other}, 400, 3, ""},
+		{"the organisation before the permission", `{}`, []string{"Authorization", viewer, "x-zitadel-orgid", "nowhere"}, 403, 7, "AUTH-Bs7Ds"},
+		{"membership before the permission", `{}`, []string{"Authorization", viewer, "x-zitadel-orgid", "org-2"}, 404, 5, "AUTHZ-cdgFk"},
+		{"membership before validation", `{}`, []string{"Authorization", manager, "x-zitadel-orgid", "org-1"}, 404, 5, "AUTHZ-cdgFk"},
+		{"permission before validation", `{}`, []string{"Authorization", viewer}, 403, 7, "AUTH-5mWD2"},
+		{"validation before the command", body(map[string]string{"userName": `" "`, "idps": `[{}]`}), nil, 400, 3, ""},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			want(t, s.rest(t, "POST", importPath, c.body, c.headers...), c.status, c.code, c.id)
+		s.everyProtocol(t, func() string { return c.body }, c.headers, func(t *testing.T, protocol string, a answer) {
+			if a.Code != c.code || a.id() != c.id || a.HTTP != 0 && a.HTTP != c.status {
+				t.Errorf("%s over %s: HTTP %d, code %d, %q %s; want %d, %d, %q", c.name, protocol, a.HTTP, a.Code, a.id(), a.Message, c.status, c.code, c.id)
+			}
 		})
+	}
+	want(t, s.rest(t, "POST", importPath, `{`, "Authorization", ""), 400, 3, "") // JSON before all else
+
+	// A token's rate comes after the token and before the organisation, and
+	// whoever is over it is told when to come back, whatever was called.
+	s = start(t, func(d *handlers.Deps) { d.Rate, d.Burst = 1e-9, 1 })
+	for _, c := range []struct{ method, path, body, kind string }{
+		{"POST", importPath, `{}`, "application/json"},
+		{"GET", "/v1/events", "", "application/json"},
+		{"POST", importPath, "", "application/x-ndjson"},
+	} {
+		headers := []string{"Authorization", "Bearer " + s.token(t, "org-1", access.OrgUserManager), "x-zitadel-orgid", "nowhere", "Content-Type", c.kind}
+		want(t, s.rest(t, c.method, c.path, c.body, headers...), 403, 7, "AUTH-Bs7Ds")
+		a := s.rest(t, c.method, c.path, c.body, headers...)
+		want(t, a, 429, 8, "QUOTA-vjAy8")
+		if a.Header.Get("Retry-After") != "1" {
+			t.Errorf("%s %s: Retry-After %q", c.method, c.path, a.Header.Get("Retry-After"))
+		}
 	}
 }
 
