@@ -89,6 +89,9 @@ type WebhooksConfig struct {
 	AllowPrivate bool
 	// Timeout bounds one call. Default 15 s.
 	Timeout time.Duration
+	// FirstRetry is the wait after a first failure; it doubles up to 8 h. Default
+	// 5 s.
+	FirstRetry time.Duration
 	// Subscriber is what each endpoint's subscription starts from. Default
 	// tries: 20, over about three days.
 	Subscriber Config
@@ -123,6 +126,9 @@ func NewWebhooks(store *eventstore.Store, cfg WebhooksConfig) *Webhooks {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 15 * time.Second
 	}
+	if cfg.FirstRetry <= 0 {
+		cfg.FirstRetry = 5 * time.Second
+	}
 	if cfg.Poll <= 0 {
 		cfg.Poll = 2 * time.Second
 	}
@@ -148,7 +154,7 @@ func NewWebhooks(store *eventstore.Store, cfg WebhooksConfig) *Webhooks {
 	if sub.Backoff == nil {
 		var c Config
 		_ = c.setDefaults() // for Rand
-		sub.Backoff = Exponential(5*time.Second, 8*time.Hour, c.Rand)
+		sub.Backoff = Exponential(cfg.FirstRetry, 8*time.Hour, c.Rand)
 	}
 	if sub.Log == nil {
 		sub.Log = cfg.Log

@@ -65,7 +65,7 @@ func (c *serveCmd) consumers(a *app, store *eventstore.Store, address string) (_
 	o.metrics = append(o.metrics, mail, subscriber)
 
 	o.hooks = consumers.NewWebhooks(store, consumers.WebhooksConfig{
-		AllowPrivate: c.HooksPrivate, Subscriber: consumers.Config{LeaseTTL: c.LeaseTTL}, Log: a.log,
+		AllowPrivate: c.HooksPrivate, FirstRetry: c.HooksRetry, Subscriber: consumers.Config{LeaseTTL: c.LeaseTTL}, Log: a.log,
 	})
 	if c.NATSURL != "" {
 		stream, err := consumers.NewJetStream(c.NATSURL, consumers.JetStreamConfig{Log: a.log})

@@ -44,6 +44,7 @@ type serveCmd struct {
 	NATSURL        string        `env:"MUSTER_NATS_URL" name:"nats-url" placeholder:"URL" help:"NATS JetStream to relay events to; several servers separated by commas."`
 	NATSPersonal   bool          `env:"MUSTER_NATS_PERSONAL" name:"nats-personal" help:"Relay personal data too; credentials never are."`
 	HooksPrivate   bool          `env:"MUSTER_WEBHOOKS_PRIVATE" name:"webhooks-private" help:"Let webhooks have private and loopback addresses."`
+	HooksRetry     time.Duration `env:"MUSTER_WEBHOOKS_RETRY" name:"webhooks-retry" default:"5s" help:"How long a webhook waits after a first failure; the wait doubles up to 8 h."`
 	LeaseTTL       time.Duration `env:"MUSTER_LEASE_TTL" name:"lease-ttl" default:"15s" help:"How long an instance that died keeps its mails, webhooks and relaying from the others."`
 	MailRate       float64       `env:"MUSTER_MAIL_RATE" default:"20" help:"Most mails a second."`
 	TrustedProxies []string      `env:"MUSTER_TRUSTED_PROXIES" placeholder:"CIDR" help:"Proxies whose forwarding headers are believed."`

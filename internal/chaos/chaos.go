@@ -1,6 +1,7 @@
 // Package chaos tries the consumers: people are imported at full speed while
 // instances of Muster, JetStream nodes, consumers and the mail server are
-// killed and started again at random. Some consumers are quick, one is slow, one
+// killed and started again at random, and the webhook's receiver fails or hangs
+// for a while. Some consumers are quick, one is slow, one
 // is down for the whole import, and one person's events are refused by every
 // receiver. In the end each receiver must have got every event, in order for
 // each person, under one effect id; the broker's stream must have every position
@@ -91,7 +92,19 @@ type run struct {
 	mailed  atomic.Int64
 	rnd     *rand.Rand
 	last    string // what arrived last
+
+	hook atomic.Pointer[hookTrouble] // nil while the webhook's receiver is well
 }
+
+// hookTrouble is a time in which the webhook's receiver answers 503, or takes
+// calls and cuts them without an answer when it ends.
+type hookTrouble struct {
+	hangs bool
+	over  chan struct{}
+}
+
+// troubles are the kinds of disturbance, in the order of the report.
+var troubles = []string{"JetStream nodes killed", "instances killed", "consumers killed", "mail server cut", "webhook receiver fails", "webhook receiver hangs"}
 
 // Run runs once. An error says that it could not be tried, and not that
 // something was wrong.
@@ -116,7 +129,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	var err error
 	r.c, err = cluster.Start(ctx, cluster.Config{
 		Dir: cfg.Dir, Muster: cfg.Muster, DatabaseURL: cfg.DatabaseURL, Nodes: cfg.Nodes, Log: cfg.Log,
-		Env: append(slices.Clone(cfg.Env), "MUSTER_LEASE_TTL=1s", "MUSTER_WEBHOOKS_PRIVATE=true", "MUSTER_MAIL_RATE=500",
+		Env: append(slices.Clone(cfg.Env), "MUSTER_LEASE_TTL=1s", "MUSTER_WEBHOOKS_PRIVATE=true", "MUSTER_WEBHOOKS_RETRY=200ms", "MUSTER_MAIL_RATE=500",
 			"MUSTER_SMTP_URL=smtp://"+r.mail.address, "MUSTER_PUBLIC_URL=http://id.example.test"),
 	})
 	if err != nil {
@@ -186,7 +199,8 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	return rep, err
 }
 
-// receive is every receiver: an HTTP endpoint that refuses one person.
+// receive is every receiver: an HTTP endpoint that refuses one person. The
+// webhook's has troubles of its own.
 func (r *run) receive(w http.ResponseWriter, req *http.Request) {
 	name := strings.TrimPrefix(req.URL.Path, "/")
 	q := req.URL.Query()
@@ -203,6 +217,17 @@ func (r *run) receive(w http.ResponseWriter, req *http.Request) {
 			return
 		}
 		effect, stream, sequence = req.Header.Get("webhook-id"), doc.Event.Stream, doc.Event.Sequence
+		if t := r.hook.Load(); t != nil {
+			if !t.hangs {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			if sequence%2 == 0 && stream != poison { // it has taken effect all the same
+				r.ledgers[name].take(effect, stream, sequence)
+			}
+			<-t.over
+			panic(http.ErrAbortHandler)
+		}
 	} else if _, err := fmt.Sscan(q.Get("sequence"), &sequence); err != nil {
 		w.WriteHeader(http.StatusUnprocessableEntity)
 		return
@@ -310,36 +335,40 @@ func (r *run) importChunk(ctx context.Context, first int64, worker int) error {
 // each kind has had its turn. What it has killed is running again then.
 func (r *run) disturb(ctx, whole context.Context, killable []*cluster.Process, counts map[string]int) error {
 	var order []int
-	for turn := 0; turn < 4 || ctx.Err() == nil; turn++ {
+	for turn := 0; turn < len(troubles) || ctx.Err() == nil; turn++ {
 		if len(order) == 0 {
-			order = r.rnd.Perm(4)
+			order = r.rnd.Perm(len(troubles))
 		}
-		var kind string
 		var again func() error
-		kill := func(what string, list []*cluster.Process) {
+		kill := func(list []*cluster.Process) {
 			p := list[r.rnd.IntN(len(list))]
-			kind = what
 			p.Kill()
 			again = func() error { return p.Start(whole) }
 		}
 		switch order[0] {
 		case 0:
-			kill("JetStream nodes killed", r.c.Nodes)
+			kill(r.c.Nodes)
 		case 1:
-			kill("instances killed", r.c.Instances)
+			kill(r.c.Instances)
 		case 2:
-			kill("consumers killed", killable)
-		default:
-			kind = "mail server cut"
+			kill(killable)
+		case 3:
 			r.mail.stop()
 			again = r.mail.start
+		default:
+			t := &hookTrouble{hangs: order[0] == 5, over: make(chan struct{})}
+			r.hook.Store(t)
+			again = func() error { r.hook.Store(nil); close(t.over); return nil }
 		}
+		counts[troubles[order[0]]]++
 		order = order[1:]
-		counts[kind]++
 		for range 2 { // down for a while, up for a while
 			select {
 			case <-time.After(time.Duration(r.rnd.Int64N(int64(r.cfg.Pause)))):
 			case <-whole.Done():
+				if t := r.hook.Load(); t != nil {
+					close(t.over) // or the receiver does not close
+				}
 				return whole.Err()
 			}
 			if again != nil {
@@ -527,7 +556,7 @@ func (r *run) stream(ctx context.Context, want int64, thorough bool) (wrong stri
 func (r *run) print(rep *Report) {
 	w := r.cfg.Out
 	fmt.Fprintf(w, "seed %d: %d people, %d events; import %.0f events/s alone, %.0f beside consumers and disturbances\n", rep.Seed, rep.People, rep.Events, rep.Alone, rep.Beside)
-	for _, kind := range []string{"JetStream nodes killed", "instances killed", "consumers killed", "mail server cut"} {
+	for _, kind := range troubles {
 		fmt.Fprintf(w, "  %-24s %6d\n", kind, rep.Troubles[kind])
 	}
 	for _, name := range []string{"crm", "slow", "late", "webhook"} {
