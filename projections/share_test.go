@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/eventstore"
@@ -506,4 +507,30 @@ func TestKilledInstance(t *testing.T) {
 		t.Errorf("counted: %v, %v", counts, err)
 	}
 	eventually(t, "the other has all ranges", func() bool { return w.owned(t)["a"] == 8 })
+}
+
+// unable is a model of a program that cannot write it.
+type unable struct{ *model[userRow] }
+
+func (*unable) apply(context.Context, *pgconn.PgConn, int, []fact, map[string]bool, bool) ([]failure, error) {
+	return nil, errors.New("it cannot be done here")
+}
+
+// An instance that cannot do its share steps back, and the others do it.
+func TestTheOthersDoWhatOneCannot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, users)
+	a, _ := w.instance(t, "a", users)
+	b, _ := w.instance(t, "b", &unable{users})
+	run(t, a)
+	run(t, b)
+	eventually(t, "both are at work", w.shares(t, map[*Engine]int{a: 4, b: 4}))
+	for i := range 40 {
+		w.do(t, userID(i), "org1", person(i)...)
+	}
+	w.cfg.WaitLimit = 20 * time.Second
+	w.settle(t, "users")
+	if r := w.sound(t, "users"); r.Rows != 40 {
+		t.Errorf("%d rows", r.Rows)
+	}
 }
