@@ -105,6 +105,7 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 		}
 		ctx := e.Request().Context()
 		c := callOf(ctx)
+		c.header = metadata(c.header)
 		req := PReq(new(Req))
 		if err := decode(e, r, req); err != nil {
 			return err
@@ -124,6 +125,23 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 // whole is a writer that cannot be flushed: an answer of one message goes out
 // with its status.
 type whole struct{ http.ResponseWriter }
+
+// metadata is a REST call's header as the wire has it: a field whose name begins
+// with Grpc-Metadata- stands for the rest of it, unless that is there by itself.
+func metadata(h http.Header) http.Header {
+	out := h
+	for name, values := range h {
+		bare, ok := strings.CutPrefix(name, "Grpc-Metadata-")
+		if !ok || len(h[bare]) > 0 {
+			continue
+		}
+		if len(out) == len(h) { // the request's own is the access log's and the server's
+			out = h.Clone()
+		}
+		out[bare] = values
+	}
+	return out
+}
 
 func findMethod(name protoreflect.FullName) protoreflect.MethodDescriptor {
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(name)

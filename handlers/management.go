@@ -278,6 +278,7 @@ func (s *server) resendHumanInitialization(ctx context.Context, req *managementv
 func (s *server) serveBulk(e echo.Context) error {
 	ctx := e.Request().Context()
 	c := callOf(ctx)
+	c.header = metadata(c.header)
 	if err := s.authenticate(ctx, c, access.UserWrite); err != nil {
 		return err
 	}

@@ -314,6 +314,45 @@ func TestOrderOfChecks(t *testing.T) {
 	}
 }
 
+// TestMetadataInHeaders is §8's last header: what REST calls send as
+// Grpc-Metadata-… is what gRPC calls send without it.
+func TestMetadataInHeaders(t *testing.T) {
+	t.Parallel()
+	s := start(t, withJobs)
+	owner := func(headers ...string) any {
+		t.Helper()
+		a := s.rest(t, "POST", importPath, body(nil), headers...)
+		want(t, a, 200, 0, "")
+		return a.raw["details"].(map[string]any)["resourceOwner"]
+	}
+	if org := owner("Grpc-Metadata-x-zitadel-orgid", "org-2"); org != "org-2" {
+		t.Errorf("the user is %v's", org)
+	}
+	if org := owner("grpc-metadata-X-Zitadel-OrgID", "org-2", "x-zitadel-orgid", "org-1"); org != "org-1" {
+		t.Errorf("beside the header itself the user is %v's", org)
+	}
+	if org := owner("Authorization", "", "Grpc-Metadata-Authorization", "Bearer "+s.token(t, "org-2", access.OrgOwner), "Grpc-Metadata-Other", "x"); org != "org-2" {
+		t.Errorf("by the token's organisation the user is %v's", org)
+	}
+	a := s.rest(t, "POST", importPath, body(with("userName", `" "`)), "Grpc-Metadata-Accept-Language", "de", "Accept-Language", "")
+	if a.Message != "Der Benutzername ist leer (COMMAND-00p2b)" {
+		t.Errorf("message %q", a.Message)
+	}
+	manager := "Bearer " + s.token(t, "org-2", access.OrgUserManager)
+	want(t, s.rest(t, "POST", importPath, body(nil), "Authorization", manager, "Grpc-Metadata-x-zitadel-orgid", "org-1"), 404, 5, "AUTHZ-cdgFk")
+	lines := s.bulk(t, s.http, "", strings.NewReader(body(nil)), "Grpc-Metadata-x-zitadel-orgid", "org-2")
+	if lines[0].Details.ResourceOwner != "org-2" {
+		t.Errorf("lines: %+v", lines[0])
+	}
+	// To gRPC that is a name like any other.
+	req := &managementv1.ImportHumanUserRequest{}
+	fromJSON(t, body(nil), req)
+	res, _ := rpc[managementv1.ImportHumanUserRequest, managementv1.ImportHumanUserResponse](t, s, 0, importProcedure, req, "Grpc-Metadata-x-zitadel-orgid", "org-2")
+	if org := res.GetDetails().GetResourceOwner(); org != "org-1" {
+		t.Errorf("over gRPC the user is %q's", org)
+	}
+}
+
 // TestAuthenticationIsNotTranslated is §7.1's last point: what is refused before
 // the command has the same text in every language.
 func TestAuthenticationIsNotTranslated(t *testing.T) {
