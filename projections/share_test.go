@@ -522,6 +522,7 @@ func TestTheOthersDoWhatOneCannot(t *testing.T) {
 	w := newWorld(t, users)
 	a, _ := w.instance(t, "a", users)
 	b, _ := w.instance(t, "b", &unable{users})
+	b.cfg.Lease = time.Minute // so that it is not taken for dead
 	run(t, a)
 	run(t, b)
 	eventually(t, "both are at work", w.shares(t, map[*Engine]int{a: 4, b: 4}))
