@@ -93,7 +93,7 @@ func TestABufferIsNobodysTwice(t *testing.T) {
 	if first.GetUserName() != "first" || first.GetPassword() != "secret" {
 		t.Errorf("%v", first)
 	}
-	b := bodies.Get().(*[]byte) //nolint:errcheck // nothing else is put there
+	b := bodies.Get().(*[]byte)
 	if all := (*b)[:cap(*b)]; bytes.Contains(all, []byte("secret")) || bytes.Contains(all, []byte("xxxxxx")) {
 		t.Error("a password stays behind in the buffer")
 	}
