@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,8 @@ import (
 type mailServer struct {
 	url string
 	mu  sync.Mutex
+	// beforeRcpt is called before RCPT TO is answered, with no lock held.
+	beforeRcpt func(conn net.Conn)
 	// onRcpt answers RCPT TO; nil accepts.
 	onRcpt func(to string) error
 	// onData is called with the whole mail, before the confirmation.
@@ -47,6 +50,9 @@ func (m *mailSession) Reset()                                      {}
 func (m *mailSession) Logout() error                               { return nil }
 func (m *mailSession) Mail(from string, _ *smtp.MailOptions) error { return nil }
 func (m *mailSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if m.s.beforeRcpt != nil {
+		m.s.beforeRcpt(m.conn.Conn())
+	}
 	m.s.mu.Lock()
 	defer m.s.mu.Unlock()
 	if m.s.onRcpt != nil {
@@ -352,6 +358,47 @@ func mailsAreAsRecorded(t *testing.T, store *eventstore.Store, server *mailServe
 	for id := range got {
 		t.Errorf("mail %s was accepted and is not on record", id)
 	}
+}
+
+// TestAMailServerThatHangsUpOrFallsSilent: before the dot nothing is in doubt
+// and nothing is the mail's fault; over a lease that is lost the mailer hangs up
+// by itself, so that the next holder need not wait for the server.
+func TestAMailServerThatHangsUpOrFallsSilent(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	var calls atomic.Int32
+	silent, over := make(chan struct{}), make(chan struct{})
+	defer close(over)
+	server := &mailServer{beforeRcpt: func(conn net.Conn) {
+		switch calls.Add(1) {
+		case 1, 2:
+			conn.Close() // without a reply
+		case 3:
+			close(silent)
+			<-over
+		}
+	}}
+	server.serve(t, "")
+	person(t, store, "ada@example.test", initCode("AAA"))
+	startMail(t, store, consumers.MailConfig{URL: server.url}, consumers.Config{Attempts: 1})
+	select {
+	case <-silent:
+	case <-time.After(10 * time.Second):
+		t.Fatal("after hanging up the server is not called again")
+	}
+	if _, err := store.Pool().Exec(t.Context(), `UPDATE consumer_ranges SET owner = NULL, token = token + 1, expires_at = '-infinity'`); err != nil {
+		t.Fatal(err)
+	}
+	settledLag(t, store)
+	admin := consumers.NewAdmin(store)
+	parked, err := admin.Parked(t.Context(), consumers.MailConsumer, 0)
+	if err != nil || len(parked) > 0 {
+		t.Errorf("parked: %+v, %v", parked, err)
+	}
+	if uncertain, err := admin.UncertainMails(t.Context()); err != nil || len(uncertain) > 0 || server.count() != 1 {
+		t.Errorf("%d mails, uncertain: %+v, %v", server.count(), uncertain, err)
+	}
+	mailsAreAsRecorded(t, store, server)
 }
 
 // TestMailsWhileLeasesAreLost: a consumer that loses its leases in the middle

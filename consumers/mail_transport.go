@@ -163,7 +163,8 @@ func (s *smtpServer) send(ctx context.Context, _ uuid.UUID, from, to string, msg
 	if err != nil {
 		return err
 	}
-	hangUp := context.AfterFunc(ctx, func() { _ = c.Close() })
+	// The client's own Close would wait for the reply that does not come.
+	hangUp := context.AfterFunc(ctx, func() { _ = c.Text.Close() })
 	healthy := false
 	defer func() {
 		hangUp()
