@@ -101,6 +101,8 @@ type run struct {
 type hookTrouble struct {
 	hangs bool
 	over  chan struct{}
+	met   chan struct{} // closed by the first event that it keeps back
+	once  sync.Once
 }
 
 // troubles are the kinds of disturbance, in the order of the report.
@@ -218,12 +220,18 @@ func (r *run) receive(w http.ResponseWriter, req *http.Request) {
 		}
 		effect, stream, sequence = req.Header.Get("webhook-id"), doc.Event.Stream, doc.Event.Sequence
 		if t := r.hook.Load(); t != nil {
+			meet := func() { t.once.Do(func() { close(t.met) }) }
 			if !t.hangs {
+				meet()
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return
 			}
-			if sequence%2 == 0 && stream != poison { // it has taken effect all the same
+			switch {
+			case stream == poison:
+			case sequence%2 == 0: // it has taken effect all the same
 				r.ledgers[name].take(effect, stream, sequence)
+			default:
+				meet()
 			}
 			<-t.over
 			panic(http.ErrAbortHandler)
@@ -356,9 +364,17 @@ func (r *run) disturb(ctx, whole context.Context, killable []*cluster.Process, c
 			r.mail.stop()
 			again = r.mail.start
 		default:
-			t := &hookTrouble{hangs: order[0] == 5, over: make(chan struct{})}
+			t := &hookTrouble{hangs: order[0] == 5, over: make(chan struct{}), met: make(chan struct{})}
 			r.hook.Store(t)
-			again = func() error { r.hook.Store(nil); close(t.over); return nil }
+			again = func() error {
+				select { // the endpoint may just be left in peace
+				case <-t.met:
+				case <-time.After(2 * time.Second):
+				}
+				r.hook.Store(nil)
+				close(t.over)
+				return nil
+			}
 		}
 		counts[troubles[order[0]]]++
 		order = order[1:]
