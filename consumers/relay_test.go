@@ -306,6 +306,67 @@ func TestTheCheckpointFollowsWhatIsAccepted(t *testing.T) {
 	until(t, "the checkpoint", func() bool { return checkpoint() == 20 })
 }
 
+// decorated is a JetStream that the relay does not know as one.
+type decorated struct{ *consumers.JetStream }
+
+// TestTheHeadersAreTheEvents: each message says in its headers what is in its
+// document, whether the publisher has it from the event or, behind a decorator,
+// from the metadata.
+func TestTheHeadersAreTheEvents(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	newUsers(t, store, 30, 4)
+	for _, bare := range []bool{true, false} {
+		url := natsServer(t)
+		_, stream := streamOfEvents(t, url)
+		js, err := consumers.NewJetStream(url, consumers.JetStreamConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pub message.Publisher = js
+		if !bare {
+			pub = decorated{js}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- consumers.NewRelay(store, pub, consumers.RelayConfig{Name: "nats-" + strconv.FormatBool(bare)}).Run(ctx)
+		}()
+		until(t, "all messages", func() bool { return messages(stream) == 150 })
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		_ = js.Close()
+		s := stream()
+		for seq := range uint64(150) {
+			m, err := s.GetMsg(t.Context(), seq+1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			doc, err := consumers.ParseDocument(m.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := doc.Event
+			if m.Subject != consumers.Subject(e) {
+				t.Errorf("subject %s of %+v", m.Subject, e)
+			}
+			for name, want := range map[string]string{
+				consumers.HeaderPosition: strconv.FormatUint(seq+1, 10), consumers.HeaderEpoch: strconv.Itoa(int(e.Epoch)),
+				consumers.HeaderEventID: e.ID.String(), consumers.HeaderType: e.Type, consumers.HeaderStream: e.Stream,
+				consumers.HeaderSequence:        strconv.FormatInt(e.Sequence, 10),
+				jetstream.MsgIDHeader:           consumers.EffectID("nats-"+strconv.FormatBool(bare), e.ID, 0).String(),
+				jetstream.ExpectedLastSeqHeader: strconv.FormatUint(seq, 10),
+			} {
+				if got := m.Header.Get(name); got != want {
+					t.Fatalf("%s: %q, want %q, in %+v", name, got, want, e)
+				}
+			}
+		}
+	}
+}
+
 func TestSubjectsAreTokens(t *testing.T) {
 	for _, c := range []struct{ org, want string }{
 		{"org-1_A", "muster.org-1_A.HumanAdded.3"},
