@@ -2,6 +2,7 @@ package consumers_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/eventstore"
@@ -294,9 +296,75 @@ func TestAnInstanceThatSleptThroughItsLeaseWritesNothing(t *testing.T) {
 	stopSecond()
 }
 
+// TestAnInstanceThatLeavesIsNotHeardOfAgain: the server carries out a heartbeat
+// that it has begun, even when the instance was told to end meanwhile; it is
+// waited for, or the instance would count as one of those that share the work.
+func TestAnInstanceThatLeavesIsNotHeardOfAgain(t *testing.T) {
+	t.Parallel()
+	store, url := openStoreURL(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(t.Context(), `
+		CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN new; END';
+		CREATE TRIGGER wait BEFORE INSERT ON consumer_members FOR EACH ROW EXECUTE FUNCTION wait_for_the_test()`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ttl = time.Minute
+	_, stop := consume(t, store, "leaving", consumers.Config{LeaseTTL: ttl, Clock: restless(ttl / 3)}, func(*message.Message) error { return nil })
+	if _, err := conn.Exec(t.Context(), `SELECT pg_advisory_lock(42)`); err != nil {
+		t.Fatal(err)
+	}
+	count := func(query string) (n int) {
+		if err := conn.QueryRow(t.Context(), query).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const waiting = `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+	until(t, "a heartbeat under way", func() bool { return count(waiting) > 0 })
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); stop() }()
+	select {
+	case <-stopped:
+	case <-time.After(time.Second): // it rightly waits for us
+	}
+	if _, err := conn.Exec(t.Context(), `SELECT pg_advisory_unlock(42)`); err != nil {
+		t.Fatal(err)
+	}
+	<-stopped
+	until(t, "the heartbeat's end", func() bool { return count(waiting) == 0 })
+	time.Sleep(50 * time.Millisecond) // for its commit, where nobody waits for it
+	if n := count(`SELECT count(*) FROM consumer_members`); n > 0 {
+		t.Error("an instance that has left counts on")
+	}
+	if n := count(`SELECT count(*) FROM consumer_ranges WHERE owner IS NOT NULL`); n > 0 {
+		t.Errorf("an instance that has left holds %d ranges", n)
+	}
+}
+
+// restless is a clock on which one wait, that between two looks at the leases, is
+// a short one.
+type restless time.Duration
+
+func (restless) Now() time.Time { return time.Now() }
+
+func (r restless) AfterFunc(d time.Duration, f func()) func() bool {
+	if d == time.Duration(r) {
+		d = 50 * time.Millisecond
+	}
+	return time.AfterFunc(d, f).Stop
+}
+
 func TestInstancesShareAndTakeOver(t *testing.T) {
 	store := openStore(t)
-	cfg := consumers.Config{Ranges: 8, LeaseTTL: time.Second, Flush: 20 * time.Millisecond, Backoff: quick}
+	// Leases that outlast any pause of a busy machine: where one runs out, the
+	// change of hands is not an orderly one and events may well come again.
+	const ttl = time.Minute
+	cfg := consumers.Config{Ranges: 8, LeaseTTL: ttl, Flush: 20 * time.Millisecond, Backoff: quick, Clock: restless(ttl / 3)}
 	var mu sync.Mutex
 	by := map[string]int{}
 	j := newJournal()

@@ -51,11 +51,20 @@ func create(ctx context.Context, store *eventstore.Store, name string, cfg Confi
 // leases over.
 func (g *group) margin() time.Duration { return g.cfg.LeaseTTL / 5 }
 
+// lastRound bounds how long a round goes on after the group was told to end.
+const lastRound = 5 * time.Second
+
 // leaseLoop announces the instance, keeps its leases, takes its fair share of
 // the free ones, and gives back what is beyond it.
 func (g *group) leaseLoop(ctx, deliver context.Context) {
+	// A round that has begun comes to its end: the server may carry out a
+	// statement that was given up here, after leave, and then a lease or this
+	// instance's share would be held by nobody until it runs out.
+	round, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastRound, cancel) })()
 	for ctx.Err() == nil {
-		err := g.leaseRound(ctx, deliver)
+		err := g.leaseRound(round, deliver)
 		wait := g.cfg.LeaseTTL / 3
 		switch {
 		case err == nil || ctx.Err() != nil:
