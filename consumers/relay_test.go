@@ -206,7 +206,7 @@ func TestTheRelayIsInterruptedInMidFlight(t *testing.T) {
 	}
 	var seen uint64
 	for range rounds {
-		seen = more(seen)
+		more(seen)
 		srv.Shutdown()
 		srv.WaitForShutdown()
 		srv = start()

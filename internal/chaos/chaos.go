@@ -366,7 +366,7 @@ func (r *run) disturb(ctx, whole context.Context, killable []*cluster.Process, c
 		default:
 			t := &hookTrouble{hangs: order[0] == 5, over: make(chan struct{}), met: make(chan struct{})}
 			r.hook.Store(t)
-			again = func() error {
+			again = func() error { //nolint:unparam // the others' may fail
 				select { // the endpoint may just be left in peace
 				case <-t.met:
 				case <-time.After(2 * time.Second):
