@@ -67,12 +67,12 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 	desc := findMethod(name)
 	procedure := fmt.Sprintf("/%s/%s", desc.Parent().FullName(), desc.Name())
 
-	rpc := connect.NewUnaryHandler(procedure, func(ctx context.Context, req *connect.Request[Req]) (*connect.Response[Resp], error) {
+	// call is an RPC's way, whoever reads its message and writes its answer.
+	call := func(ctx context.Context, req *Req) (out *Resp, header http.Header, err error) {
 		c := callOf(ctx)
 		c.out = make(http.Header, 2)
-		var out *Resp
-		err := s.run(ctx, c, limit, perm, PReq(req.Msg), func(ctx context.Context) (err error) {
-			out, err = fn(ctx, req.Msg)
+		err = s.run(ctx, c, limit, perm, PReq(req), func(ctx context.Context) (err error) {
+			out, err = fn(ctx, req)
 			return err
 		})
 		if err != nil {
@@ -80,18 +80,34 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 			for k, v := range c.out {
 				e.Meta()[k] = v
 			}
-			return nil, e
+			return nil, nil, e
+		}
+		return out, c.out, nil
+	}
+	library := connect.NewUnaryHandler(procedure, func(ctx context.Context, req *connect.Request[Req]) (*connect.Response[Resp], error) {
+		out, header, err := call(ctx, req.Msg)
+		if err != nil {
+			return nil, err
 		}
 		res := connect.NewResponse(out)
-		for k, v := range c.out {
+		for k, v := range header {
 			res.Header()[k] = v
 		}
 		return res, nil
 	}, append(s.rpcOptions(), connect.WithSchema(desc))...)
-	s.echo.POST(procedure, func(e echo.Context) error {
-		rpc.ServeHTTP(whole{e.Response()}, e.Request())
+	small := smallAnswer(desc.Output())
+	rpc := func(e echo.Context) error {
+		w, r, req := e.Response(), e.Request(), PReq(new(Req))
+		if small && s.serveStraight(w, r, req, func(ctx context.Context) (proto.Message, http.Header, error) {
+			out, header, err := call(ctx, req)
+			return PResp(out), header, err
+		}) {
+			return nil
+		}
+		library.ServeHTTP(whole{w}, r)
 		return nil
-	})
+	}
+	s.echo.POST(procedure, rpc)
 	s.methods = append(s.methods, desc)
 
 	r, ok := routeOf(desc)
@@ -100,8 +116,7 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 	}
 	s.echo.Add(r.verb, r.path, func(e echo.Context) error {
 		if isGRPC(e.Request()) {
-			rpc.ServeHTTP(whole{e.Response()}, e.Request())
-			return nil
+			return rpc(e)
 		}
 		ctx := e.Request().Context()
 		c := callOf(ctx)
