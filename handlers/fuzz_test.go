@@ -2,7 +2,9 @@ package handlers_test
 
 import (
 	"bytes"
+	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -11,7 +13,7 @@ import (
 )
 
 // The fuzzers send whatever they come up with to a real service, and accept
-// any answer but a 500 or none.
+// any answer but a 500, gRPC's internal, or none.
 
 func FuzzImportJSON(f *testing.F) {
 	s := start(f, nil)
@@ -55,6 +57,24 @@ func FuzzImportProto(f *testing.F) {
 		res.Body.Close()
 		if res.StatusCode >= 500 {
 			t.Errorf("status %d", res.StatusCode)
+		}
+		// The same as gRPC's message, and as all that comes over the connection.
+		for _, frames := range [][]byte{framed(content), content} {
+			if req, err = http.NewRequest(http.MethodPost, s.url+importProcedure, bytes.NewReader(frames)); err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/grpc")
+			req.Header.Set("Authorization", "Bearer "+adminToken)
+			if res, err = s.h2.Do(req); err != nil {
+				t.Fatal(err)
+			}
+			_, err = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			status, message := res.Trailer.Get("Grpc-Status"), res.Trailer.Get("Grpc-Message")
+			internal := status == "13" && !strings.HasPrefix(message, "protocol error") // what frames that are none get
+			if err != nil || res.StatusCode != http.StatusOK || status == "" || status == "2" || internal {
+				t.Errorf("over gRPC: HTTP %d, status %q %q, %v", res.StatusCode, status, message, err)
+			}
 		}
 	})
 }
