@@ -96,18 +96,20 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 		return res, nil
 	}, append(s.rpcOptions(), connect.WithSchema(desc))...)
 	small := smallAnswer(desc.Output())
-	rpc := func(e echo.Context) error {
+	rpc := func(e echo.Context) {
 		w, r, req := e.Response(), e.Request(), PReq(new(Req))
 		if small && s.serveStraight(w, r, req, func(ctx context.Context) (proto.Message, http.Header, error) {
 			out, header, err := call(ctx, req)
 			return PResp(out), header, err
 		}) {
-			return nil
+			return
 		}
 		library.ServeHTTP(whole{w}, r)
-		return nil
 	}
-	s.echo.POST(procedure, rpc)
+	s.echo.POST(procedure, func(e echo.Context) error {
+		rpc(e)
+		return nil
+	})
 	s.methods = append(s.methods, desc)
 
 	r, ok := routeOf(desc)
@@ -116,7 +118,8 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 	}
 	s.echo.Add(r.verb, r.path, func(e echo.Context) error {
 		if isGRPC(e.Request()) {
-			return rpc(e)
+			rpc(e)
+			return nil
 		}
 		ctx := e.Request().Context()
 		c := callOf(ctx)
