@@ -323,7 +323,7 @@ func (g *group) try(ctx context.Context, batch []suspect) error {
 		case <-ctx.Done():
 		}
 	}
-	_, err := pool.Exec(context.WithoutCancel(ctx), `DELETE FROM consumer_attempts WHERE consumer = $1 AND position = ANY ($2)`, g.name, positions)
+	_, err := pool.Exec(context.WithoutCancel(ctx), sqlStrikeOut, g.name, positions)
 	if err != nil {
 		// The attempts stay on record as unfinished: at worst an innocent
 		// stream waits for an operator.

@@ -25,6 +25,8 @@ var (
 	sqlParkKillers string
 	//go:embed sql/record_starts.sql
 	sqlRecordStarts string
+	//go:embed sql/strike_out.sql
+	sqlStrikeOut string
 	//go:embed sql/list.sql
 	sqlList string
 )
