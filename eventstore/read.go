@@ -221,14 +221,15 @@ func (s *Store) ReadStream(ctx context.Context, stream string, after int64) ([]E
 }
 
 // ReadSlices reads all streams of the slices from first to last, inclusive, up
-// to a fixed position, in order of slice, stream and sequence. It calls each
-// with runs of whole streams: some thousand events, sealed, which belong to
-// each until it returns. It holds one connection and constant memory.
-func (s *Store) ReadSlices(ctx context.Context, first, last int16, upTo Position, each func([]Event) error) error {
+// to a fixed position, in order of slice, stream and sequence. Sealed parts come
+// with events of the types in sealed only; nil is for all. It calls each with
+// runs of whole streams: some thousand events, sealed, which belong to each
+// until it returns. It holds one connection and constant memory.
+func (s *Store) ReadSlices(ctx context.Context, first, last int16, upTo Position, sealed []string, each func([]Event) error) error {
 	if upTo == 0 {
 		upTo = math.MaxInt64
 	}
-	rows, err := s.pool.Query(ctx, sqlReadSlices, first, last, int64(upTo))
+	rows, err := s.pool.Query(ctx, sqlReadSlices, first, last, int64(upTo), sealed)
 	if err != nil {
 		return fmt.Errorf("eventstore: reading slices: %w", err)
 	}

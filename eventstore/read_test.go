@@ -101,7 +101,7 @@ func TestReadPages(t *testing.T) {
 	}
 
 	var sliced []eventstore.Event
-	err = s.ReadSlices(t.Context(), 0, eventstore.Slices-1, 100, func(run []eventstore.Event) error {
+	err = s.ReadSlices(t.Context(), 0, eventstore.Slices-1, 100, nil, func(run []eventstore.Event) error {
 		sliced = append(sliced, run...)
 		return nil
 	})
@@ -112,6 +112,24 @@ func TestReadPages(t *testing.T) {
 	slices.SortFunc(want, func(a, b eventstore.Event) int {
 		return cmpOr(int(a.Slice)-int(b.Slice), cmpString(a.Stream, b.Stream), int(a.Sequence-b.Sequence))
 	})
+	if diff := cmp.Diff(want, sliced); diff != "" {
+		t.Error(diff)
+	}
+
+	// Sealed parts come with the types that are asked for.
+	for i := range want {
+		if want[i].Type != "PasswordSet" {
+			want[i].Sealed = nil
+		}
+	}
+	sliced = nil
+	err = s.ReadSlices(t.Context(), 0, eventstore.Slices-1, 100, []string{"PasswordSet"}, func(run []eventstore.Event) error {
+		sliced = append(sliced, run...)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if diff := cmp.Diff(want, sliced); diff != "" {
 		t.Error(diff)
 	}
@@ -150,7 +168,7 @@ func TestReadSlicesInRuns(t *testing.T) {
 	must(t, s, user())
 	seen := map[string]bool{}
 	n := 0
-	err := s.ReadSlices(t.Context(), 0, eventstore.Slices-1, 0, func(run []eventstore.Event) error {
+	err := s.ReadSlices(t.Context(), 0, eventstore.Slices-1, 0, nil, func(run []eventstore.Event) error {
 		for i, e := range run {
 			if i == 0 || run[i-1].Stream != e.Stream {
 				if seen[e.Stream] {
@@ -166,7 +184,7 @@ func TestReadSlicesInRuns(t *testing.T) {
 		t.Errorf("%d events of %d streams, %v", n, len(seen), err)
 	}
 	stop := errors.New("stop")
-	if err := s.ReadSlices(t.Context(), 0, 1023, 0, func([]eventstore.Event) error { return stop }); !errors.Is(err, stop) {
+	if err := s.ReadSlices(t.Context(), 0, 1023, 0, nil, func([]eventstore.Event) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("an error of the callback became %v", err)
 	}
 }

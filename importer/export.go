@@ -36,7 +36,7 @@ func (j *Jobs) Export(ctx context.Context, org string, each func(lines []byte) e
 		lines = lines[:0]
 		return err
 	}
-	err = store.ReadSlices(ctx, 0, eventstore.Slices-1, head.Position, func(events []eventstore.Event) error {
+	err = store.ReadSlices(ctx, 0, eventstore.Slices-1, head.Position, nil, func(events []eventstore.Event) error {
 		kept := events[:0]
 		for _, e := range events {
 			if e.Org == org && e.Stream[:1] != eventstore.SystemPrefix {

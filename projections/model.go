@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -34,6 +35,8 @@ type Model interface {
 	// concerns reports whether the rows depend on the events of a type, and
 	// whether on their sealed part.
 	concerns(typ string) (events, sealed bool)
+	// unsealed are the types for which it wants that.
+	unsealed() []string
 	// ignores are the types that the rows do not depend on; nil when they
 	// depend on all. A type that this program does not know is not among them:
 	// nobody knows what rows may follow from it.
@@ -193,6 +196,14 @@ func (m *model[R]) concerns(typ string) (events, sealed bool) {
 	events = !idle
 	_, sealed = m.unseal[typ]
 	return events, events && sealed
+}
+
+func (m *model[R]) unsealed() []string {
+	types := slices.Sorted(maps.Keys(m.unseal))
+	if types == nil {
+		return []string{} // none, and not all
+	}
+	return types
 }
 
 func (m *model[R]) table(version int) string {

@@ -339,7 +339,7 @@ func (r *rebuild) chunk(ctx context.Context, s *session, chunk int16, tell func(
 		filling := s.m.bulk(s.version)
 		var events int64
 		first := chunk * slicesPerChunk
-		err := r.e.store.ReadSlices(ctx, first, first+slicesPerChunk-1, s.bulkTo, func(run []eventstore.Event) error {
+		err := r.e.store.ReadSlices(ctx, first, first+slicesPerChunk-1, s.bulkTo, s.m.unsealed(), func(run []eventstore.Event) error {
 			facts, err := r.e.prepare(ctx, s.m, run)
 			if err != nil {
 				return err

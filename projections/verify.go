@@ -162,7 +162,7 @@ func (e *Engine) checkSlices(ctx context.Context, tx pgx.Tx, m Model, version in
 	if _, err := pgx.ForEachRow(rows, []any{&stream}, func() error { skip[stream] = true; return nil }); err != nil {
 		return fmt.Errorf("projections: reading stopped streams: %w", err)
 	}
-	return e.store.ReadSlices(ctx, first, last, upTo, func(events []eventstore.Event) error {
+	return e.store.ReadSlices(ctx, first, last, upTo, m.unsealed(), func(events []eventstore.Event) error {
 		facts, err := e.prepare(ctx, m, events)
 		if err != nil {
 			return err
