@@ -208,7 +208,7 @@ func (v *verifier) slices(ctx context.Context, first, last int16) error {
 		return err
 	}
 
-	rows, err = v.tx.Query(ctx, sqlReadSlices, first, last, int64(v.summary.Head.Position))
+	rows, err = v.tx.Query(ctx, sqlReadSlices, first, last, int64(v.summary.Head.Position), nil)
 	if err != nil {
 		return err
 	}
