@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Finding is something wrong with the log.
@@ -67,6 +68,9 @@ type VerifySummary struct {
 // expects in a temporary table.
 func (s *Store) Verify(ctx context.Context, o VerifyOptions, report func(Finding)) (VerifySummary, error) {
 	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	for try := 0; try < 10 && pgconn.SafeToRetry(err); try++ { // idle connections may have been cut
+		tx, err = s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	}
 	if err != nil {
 		return VerifySummary{}, fmt.Errorf("eventstore: verifying: %w", err)
 	}

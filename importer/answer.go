@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/muster-id/muster/domain"
-	"github.com/muster-id/muster/internal/jsontext"
+	"github.com/muster-id/muster/importer/jsontext"
 )
 
 // verdict is what became of a line.

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/muster-id/muster/domain"
-	"github.com/muster-id/muster/internal/jsontext"
+	"github.com/muster-id/muster/importer/jsontext"
 )
 
 // parsed is what a line of the stream says, before any rule is applied.

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/muster-id/muster/domain"
-	"github.com/muster-id/muster/internal/jsontext"
+	"github.com/muster-id/muster/importer/jsontext"
 )
 
 // AppendLine appends a user to dst as a line of our own stream, with its line

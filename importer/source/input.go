@@ -12,7 +12,7 @@ import (
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/transform"
 
-	"github.com/muster-id/muster/internal/jsontext"
+	"github.com/muster-id/muster/importer/jsontext"
 )
 
 // headSize is how much of an input is looked at to find out what it is.

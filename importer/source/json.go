@@ -11,7 +11,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
-	"github.com/muster-id/muster/internal/jsontext"
+	"github.com/muster-id/muster/importer/jsontext"
 )
 
 // errJSON is what every JSON syntax error is: a report must not quote input.

@@ -24,8 +24,8 @@ const anything = "*"
 // itself. A room that is not named here may not exist.
 //
 // All may import proto (the wire's messages) only where it is listed; tests
-// are held as everything else is, and may import internal/pgtest and
-// migrations besides.
+// are held as everything else is, and may import what internal has for tests
+// and migrations besides.
 var rooms = map[string][]string{
 	"domain":      {},
 	"eventstore":  {"migrations"},
@@ -48,7 +48,12 @@ var internals = map[string][]string{
 	"bench":   {anything},
 	"chaos":   {"eventstore", "consumers"},
 	"hostile": {"eventstore", "migrations"},
+	// For tests only.
+	"servicetest": {"eventstore", "handlers", "migrations", "projections"},
 }
+
+// forTests are the packages below internal that every room's tests may import.
+var forTests = []string{"browsertest", "pgtest", "servicetest"}
 
 // forbidden lists what the pure room may not even have from the standard
 // library: the outside world. Tests may.
@@ -88,7 +93,7 @@ func Check(i Import) string {
 		return fmt.Sprintf("%s: no room is called %s", i.File, room)
 	case !ours, target == room, slices.Contains(allowed, anything), slices.Contains(allowed, target):
 		return ""
-	case test && (target == "migrations" || target == "internal" && inner == "pgtest"):
+	case test && (target == "migrations" || target == "internal" && slices.Contains(forTests, inner)):
 		return ""
 	}
 	return fmt.Sprintf("%s: %s may not import %s", i.File, cmp.Or(room, i.File), i.Path)
