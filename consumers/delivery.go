@@ -2,7 +2,6 @@ package consumers
 
 import (
 	"context"
-	"crypto/sha1" // #nosec G505 -- UUIDv5 is defined by it
 	"errors"
 	"strconv"
 	"sync"
@@ -24,17 +23,12 @@ var effects = uuid.MustParse("6d757374-6572-5e66-8ec7-1d0f7fe7c3a1")
 // index, which is 0 for the message itself and counts from 1 when one event
 // leads to several effects.
 func EffectID(consumer string, event ulid.ULID, index int) uuid.UUID {
-	b := make([]byte, 0, 160) // does not leave the stack for a name of any length allowed
-	b = append(b, effects[:]...)
+	b := make([]byte, 0, 64+len(consumer))
 	b = append(b, consumer...)
 	b = append(b, 0)
 	b = append(b, event[:]...)
 	b = strconv.AppendInt(b, int64(index), 10)
-	hash := sha1.Sum(b) // #nosec G401 -- as above
-	id := uuid.UUID(hash[:16])
-	id[6] = id[6]&0x0f | 0x50 // version 5
-	id[8] = id[8]&0x3f | 0x80 // RFC 9562
-	return id
+	return uuid.NewSHA1(effects, b)
 }
 
 // delivery is one handing of one event to a handler. It travels in the
@@ -128,52 +122,36 @@ func (d *delivery) appendPayload(b []byte) []byte {
 // newMessage makes the message of one delivery.
 func newMessage(ctx *messageContext, consumer string, token int64, attempt int) *message.Message {
 	e := &ctx.event
-	// One string for all that has to be written out.
-	var room [256]byte
-	var ends [7]int
-	b := appendUUID(room[:0], EffectID(consumer, e.ID, 0))
+	effect := EffectID(consumer, e.ID, 0).String()
+	// One string for the rest that has to be written out.
+	var room [192]byte
+	var ends [6]int
+	b := room[:ulid.EncodedSize]
+	_ = e.ID.MarshalTextTo(b) // cannot fail: the size is right
 	ends[0] = len(b)
-	b = append(b, make([]byte, ulid.EncodedSize)...)
-	_ = e.ID.MarshalTextTo(b[ends[0]:]) // cannot fail: the size is right
-	ends[1] = len(b)
 	for i, n := range [...]int64{e.Sequence, int64(e.Position), int64(e.Epoch), token} {
 		b = strconv.AppendInt(b, n, 10)
-		ends[2+i] = len(b)
+		ends[1+i] = len(b)
 	}
 	b = e.At.UTC().AppendFormat(b, time.RFC3339Nano)
-	ends[6] = len(b)
+	ends[5] = len(b)
 	text := string(b)
-	effect := text[:ends[0]]
 
 	msg := message.NewMessage(effect, ctx.appendPayload(make([]byte, 0, 384)))
 	msg.SetContext(ctx)
 	msg.Metadata = message.Metadata{
-		MetaEventID:  text[ends[0]:ends[1]],
+		MetaEventID:  text[:ends[0]],
 		MetaType:     e.Type,
 		MetaStream:   e.Stream,
-		MetaSequence: text[ends[1]:ends[2]],
-		MetaPosition: text[ends[2]:ends[3]],
-		MetaEpoch:    text[ends[3]:ends[4]],
+		MetaSequence: text[ends[0]:ends[1]],
+		MetaPosition: text[ends[1]:ends[2]],
+		MetaEpoch:    text[ends[2]:ends[3]],
 		MetaOrg:      e.Org,
-		MetaAt:       text[ends[5]:ends[6]],
+		MetaAt:       text[ends[4]:ends[5]],
 		MetaEffectID: effect,
 		MetaConsumer: consumer,
 		MetaAttempt:  strconv.Itoa(attempt),
-		MetaToken:    text[ends[4]:ends[5]],
+		MetaToken:    text[ends[3]:ends[4]],
 	}
 	return msg
 }
-
-func appendUUID(b []byte, id uuid.UUID) []byte {
-	const digits = "0123456789abcdef"
-	for i, c := range id {
-		if i == 4 || i == 6 || i == 8 || i == 10 {
-			b = append(b, '-')
-		}
-		b = append(b, digits[c>>4], digits[c&15])
-	}
-	return b
-}
-
-// uuidSize is the length of an id as text.
-const uuidSize = 36

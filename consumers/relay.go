@@ -385,18 +385,14 @@ func (r *Relay) read(ctx context.Context, token int64, after eventstore.Position
 // it has the events themselves: a quarter of all work.
 func bareMessages(contexts []messageContext, consumer string) []*message.Message {
 	messages, list := make([]message.Message, len(contexts)), make([]*message.Message, len(contexts))
-	ids, payloads := make([]byte, 0, uuidSize*len(contexts)), make([]byte, 0, 400*len(contexts))
+	payloads := make([]byte, 0, 400*len(contexts))
 	for i := range contexts {
-		ids = appendUUID(ids, EffectID(consumer, contexts[i].event.ID, 0))
 		begin := len(payloads)
 		payloads = contexts[i].appendPayload(payloads)
 		list[i] = &messages[i]
+		list[i].UUID = EffectID(consumer, contexts[i].event.ID, 0).String()
 		list[i].Payload = payloads[begin:len(payloads):len(payloads)]
 		list[i].SetContext(&contexts[i])
-	}
-	text := string(ids)
-	for i := range list {
-		list[i].UUID = text[uuidSize*i : uuidSize*(i+1)]
 	}
 	return list
 }

@@ -1,7 +1,6 @@
 package consumers_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/eventstore"
+	"github.com/muster-id/muster/internal/servicetest"
 )
 
 // receiver is an endpoint that checks what it gets.
@@ -225,24 +225,6 @@ func runHooks(t *testing.T, hooks *consumers.Webhooks) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
-// syncBuffer collects log lines.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // TestAWebhookThatHangs: an endpoint that falls silent over one user parks that
 // user and nobody else; one that is silent altogether parks nobody.
 func TestAWebhookThatHangs(t *testing.T) {
@@ -278,7 +260,7 @@ func TestAWebhookThatHangs(t *testing.T) {
 	t.Cleanup(ep.Close)
 	cfg := quickHooks()
 	cfg.Subscriber.Attempts = 4
-	var log syncBuffer
+	var log servicetest.Log
 	cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 	hooks := consumers.NewWebhooks(store, cfg)
 	hook, _, err := hooks.Create(t.Context(), consumers.Webhook{Org: "org1", URL: ep.URL}, consumers.FromBeginning())

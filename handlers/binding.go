@@ -23,11 +23,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/handlers/access"
-	managementv1 "github.com/muster-id/muster/proto/zitadel/management/v1"
 )
 
 // A method is served over four protocols by one registration: bind. REST takes
@@ -67,12 +65,12 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 	desc := findMethod(name)
 	procedure := fmt.Sprintf("/%s/%s", desc.Parent().FullName(), desc.Name())
 
-	// call is an RPC's way, whoever reads its message and writes its answer.
-	call := func(ctx context.Context, req *Req) (out *Resp, header http.Header, err error) {
+	rpc := connect.NewUnaryHandler(procedure, func(ctx context.Context, req *connect.Request[Req]) (*connect.Response[Resp], error) {
 		c := callOf(ctx)
 		c.out = make(http.Header, 2)
-		err = s.run(ctx, c, limit, perm, PReq(req), func(ctx context.Context) (err error) {
-			out, err = fn(ctx, req)
+		var out *Resp
+		err := s.run(ctx, c, limit, perm, PReq(req.Msg), func(ctx context.Context) (err error) {
+			out, err = fn(ctx, req.Msg)
 			return err
 		})
 		if err != nil {
@@ -80,34 +78,16 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 			for k, v := range c.out {
 				e.Meta()[k] = v
 			}
-			return nil, nil, e
-		}
-		return out, c.out, nil
-	}
-	library := connect.NewUnaryHandler(procedure, func(ctx context.Context, req *connect.Request[Req]) (*connect.Response[Resp], error) {
-		out, header, err := call(ctx, req.Msg)
-		if err != nil {
-			return nil, err
+			return nil, e
 		}
 		res := connect.NewResponse(out)
-		for k, v := range header {
+		for k, v := range c.out {
 			res.Header()[k] = v
 		}
 		return res, nil
 	}, append(s.rpcOptions(), connect.WithSchema(desc))...)
-	small := smallAnswer(desc.Output())
-	rpc := func(e echo.Context) {
-		w, r, req := e.Response(), e.Request(), PReq(new(Req))
-		if small && s.serveStraight(w, r, req, func(ctx context.Context) (proto.Message, http.Header, error) {
-			out, header, err := call(ctx, req)
-			return PResp(out), header, err
-		}) {
-			return
-		}
-		library.ServeHTTP(whole{w}, r)
-	}
 	s.echo.POST(procedure, func(e echo.Context) error {
-		rpc(e)
+		rpc.ServeHTTP(whole{e.Response()}, e.Request())
 		return nil
 	})
 	s.methods = append(s.methods, desc)
@@ -118,7 +98,7 @@ func bindLong[Req, Resp any, PReq message[Req], PResp message[Resp]](
 	}
 	s.echo.Add(r.verb, r.path, func(e echo.Context) error {
 		if isGRPC(e.Request()) {
-			rpc(e)
+			rpc.ServeHTTP(whole{e.Response()}, e.Request())
 			return nil
 		}
 		ctx := e.Request().Context()
@@ -417,65 +397,13 @@ func setText(m protoreflect.Message, fd protoreflect.FieldDescriptor, text strin
 // writeMessage answers a REST call. Zero values are left out, as the wire
 // does it.
 func writeMessage(w http.ResponseWriter, m proto.Message) error {
-	b := make([]byte, 0, 512)
-	b, ok := appendImported(b, m)
-	if !ok {
-		var err error
-		if b, err = (protojson.MarshalOptions{}).MarshalAppend(b, m); err != nil {
-			return err
-		}
+	b, err := protojson.MarshalOptions{}.MarshalAppend(make([]byte, 0, 512), m)
+	if err != nil {
+		return err
 	}
-	w.Header()["Content-Type"] = jsonType
+	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(b) // the caller may be gone
 	return nil
-}
-
-var jsonType = []string{"application/json"}
-
-// appendImported is the JSON of the answer that is given most: what protojson
-// makes of it, without reflection. ok is false for any other.
-func appendImported(b []byte, m proto.Message) (out []byte, ok bool) {
-	r, ok := m.(*managementv1.ImportHumanUserResponse)
-	d := r.GetDetails()
-	if !ok || r.GetPasswordlessRegistration() != nil || d.GetSequence() == 0 || d.GetCreationDate() == nil || d.GetChangeDate() == nil ||
-		!isBare(r.GetUserId()) || !isBare(d.GetResourceOwner()) {
-		return b, false
-	}
-	b = append(b, `{"userId":"`...)
-	b = append(b, r.GetUserId()...)
-	b = append(b, `","details":{"sequence":"`...)
-	b = strconv.AppendUint(b, d.GetSequence(), 10)
-	b = append(b, `","creationDate":"`...)
-	b = appendTimestamp(b, d.GetCreationDate())
-	b = append(b, `","changeDate":"`...)
-	b = appendTimestamp(b, d.GetChangeDate())
-	b = append(b, `","resourceOwner":"`...)
-	b = append(b, d.GetResourceOwner()...)
-	return append(b, `"}}`...), true
-}
-
-// isBare reports whether a text is there and needs no escape.
-func isBare(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') && c != '-' && c != '_' {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// appendTimestamp writes a time with 0, 3, 6 or 9 digits after the second.
-func appendTimestamp(b []byte, ts *timestamppb.Timestamp) []byte {
-	format := "2006-01-02T15:04:05.000000000Z"
-	switch n := ts.GetNanos(); {
-	case n == 0:
-		format = "2006-01-02T15:04:05Z"
-	case n%1_000_000 == 0:
-		format = "2006-01-02T15:04:05.000Z"
-	case n%1_000 == 0:
-		format = "2006-01-02T15:04:05.000000Z"
-	}
-	return ts.AsTime().AppendFormat(b, format)
 }
 
 // readDeadline bounds how long a body may take to come in. Streaming calls

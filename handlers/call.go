@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -73,7 +72,7 @@ func (s *server) around(next echo.HandlerFunc) echo.HandlerFunc {
 			for _, f := range everyAnswer {
 				h[f.name] = f.value
 			}
-			h["Expires"] = s.expires.at(started)
+			h["Expires"] = []string{started.UTC().Format(http.TimeFormat)}
 		}
 		e.SetRequest(r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
 
@@ -110,25 +109,6 @@ var everyAnswer = []struct {
 // and no browser ever sees the answer, which goes without what is for them.
 func isPlainGRPC(r *http.Request) bool {
 	return isGRPC(r) && !strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc-web")
-}
-
-// expiry is the header Expires, which is the same for all answers of a second.
-type expiry struct {
-	last atomic.Pointer[expires]
-}
-
-type expires struct {
-	second int64
-	value  []string
-}
-
-func (x *expiry) at(now time.Time) []string {
-	last := x.last.Load()
-	if last == nil || last.second != now.Unix() {
-		last = &expires{now.Unix(), []string{now.UTC().Format(http.TimeFormat)}}
-		x.last.Store(last)
-	}
-	return last.value
 }
 
 // guarded answers browsers' preflights, bounds bodies and deadlines, and turns

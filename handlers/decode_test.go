@@ -7,14 +7,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	managementv1 "github.com/muster-id/muster/proto/zitadel/management/v1"
-	zitadelv1 "github.com/muster-id/muster/proto/zitadel/v1"
 )
 
 // broken is a body that ends in an error.
@@ -96,61 +92,5 @@ func TestABufferIsNobodysTwice(t *testing.T) {
 	b := bodies.Get().(*[]byte)
 	if all := (*b)[:cap(*b)]; bytes.Contains(all, []byte("secret")) || bytes.Contains(all, []byte("xxxxxx")) {
 		t.Error("a password stays behind in the buffer")
-	}
-}
-
-// TestTheAnswerWrittenByHand is what protojson makes of it.
-func TestTheAnswerWrittenByHand(t *testing.T) {
-	for _, nanos := range []int{0, 1, 1_000, 10_000, 123_000_000, 123_456_000, 123_456_700, 123_456_789, 999_999_999, 100_000_000} {
-		at := timestamppb.New(time.Date(2026, 11, 4, 3, 2, 1, nanos, time.UTC))
-		m := &managementv1.ImportHumanUserResponse{UserId: "01M870NJ6BRD1KE9GP0AGN4797", Details: &zitadelv1.ObjectDetails{Sequence: 1<<64 - 1, CreationDate: at, ChangeDate: at, ResourceOwner: "an-Org_1"}}
-		byHand, ok := appendImported(nil, m)
-		if !ok {
-			t.Fatal("it is not written by hand")
-		}
-		read := &managementv1.ImportHumanUserResponse{}
-		if err := protojson.Unmarshal(byHand, read); err != nil || !proto.Equal(m, read) {
-			t.Errorf("%s reads %v, %v", byHand, read, err)
-		}
-		theirs, err := protojson.Marshal(m)
-		if err != nil || strings.ReplaceAll(string(theirs), " ", "") != string(byHand) {
-			t.Errorf("%s, and by protojson %s, %v", byHand, theirs, err)
-		}
-	}
-	at := timestamppb.Now()
-	good := func() *managementv1.ImportHumanUserResponse {
-		return &managementv1.ImportHumanUserResponse{UserId: "a", Details: &zitadelv1.ObjectDetails{Sequence: 1, CreationDate: at, ChangeDate: at, ResourceOwner: "b"}}
-	}
-	for what, change := range map[string]func(*managementv1.ImportHumanUserResponse){
-		"nothing": func(m *managementv1.ImportHumanUserResponse) { proto.Reset(m) },
-		"a link": func(m *managementv1.ImportHumanUserResponse) {
-			m.PasswordlessRegistration = &managementv1.ImportHumanUserResponse_PasswordlessRegistration{}
-		},
-		"no sequence":              func(m *managementv1.ImportHumanUserResponse) { m.Details.Sequence = 0 },
-		"no date":                  func(m *managementv1.ImportHumanUserResponse) { m.Details.ChangeDate = nil },
-		"no date of creation":      func(m *managementv1.ImportHumanUserResponse) { m.Details.CreationDate = nil },
-		"an id with a quote":       func(m *managementv1.ImportHumanUserResponse) { m.UserId = `a"b` },
-		"an organisation with a ü": func(m *managementv1.ImportHumanUserResponse) { m.Details.ResourceOwner = "ü" },
-		"no organisation":          func(m *managementv1.ImportHumanUserResponse) { m.Details.ResourceOwner = "" },
-	} {
-		m := good()
-		change(m)
-		if b, ok := appendImported(nil, m); ok {
-			t.Errorf("%s is written by hand: %s", what, b)
-		}
-	}
-}
-
-// TestExpiresIsNow: what answers share is renewed each second.
-func TestExpiresIsNow(t *testing.T) {
-	var x expiry
-	at := time.Date(2026, 11, 4, 3, 2, 1, 999_000_000, time.FixedZone("", 3600))
-	for _, c := range []struct {
-		after time.Duration
-		want  string
-	}{{0, "Wed, 04 Nov 2026 02:02:01 GMT"}, {0, "Wed, 04 Nov 2026 02:02:01 GMT"}, {time.Millisecond, "Wed, 04 Nov 2026 02:02:02 GMT"}, {0, "Wed, 04 Nov 2026 02:02:01 GMT"}} {
-		if got := x.at(at.Add(c.after)); len(got) != 1 || got[0] != c.want {
-			t.Errorf("%v", got)
-		}
 	}
 }

@@ -105,12 +105,8 @@ type server struct {
 	extras    map[protoreflect.FullName][]parameter
 	// logID is the log's, which every write's answer names.
 	logID string
-	// expires is what the answers of this second say.
-	expires expiry
 	// streams has one entry for each open stream of events.
 	streams chan struct{}
-	// rpcErrors writes failures as the RPC library does.
-	rpcErrors *connect.ErrorWriter
 	// unimplemented answers the methods that there are not.
 	unimplemented http.Handler
 }
@@ -137,7 +133,6 @@ func New(d Deps) http.Handler {
 	}
 	d.PublicURL = strings.TrimRight(d.PublicURL, "/")
 	s := &server{deps: d, echo: echo.New(), limits: newLimits(d.Rate, d.Burst, d.Now), logID: d.Store.LogID().String(), extras: map[protoreflect.FullName][]parameter{}}
-	s.rpcErrors = connect.NewErrorWriter(s.rpcOptions()...)
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = s.answerError
 	s.echo.Use(s.around)

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/muster-id/muster/internal/servicetest"
 )
 
 // service is `make run`, as a person starts it, on a data folder of the test's.
@@ -25,26 +27,8 @@ type service struct {
 	dir     string // the data folder
 	address string
 	cmd     *exec.Cmd
-	out     *output
+	out     *servicetest.Log
 	ended   chan struct{}
-}
-
-// output collects what a process prints.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }
 
 // newService prepares a service that has not been started.
@@ -92,7 +76,7 @@ func (s *service) env() []string {
 // listens.
 func (s *service) start() {
 	s.t.Helper()
-	s.out = &output{}
+	s.out = &servicetest.Log{}
 	s.ended = make(chan struct{})
 	s.cmd = exec.Command("make", "run")
 	s.cmd.Dir = filepath.Join("..", "..")

@@ -22,7 +22,7 @@ import (
 // AdminToken is the administrator's token of the tests' services.
 const AdminToken = "the-administrator's-token"
 
-// Log collects log lines from many goroutines.
+// Log collects what is written to it from many goroutines.
 type Log struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -35,7 +35,7 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-// String returns all that was logged.
+// String returns all that was written.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
