@@ -26,7 +26,7 @@ import (
 	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/domain"
 	"github.com/muster-id/muster/eventstore"
-	"github.com/muster-id/muster/internal/servicetest"
+	"github.com/muster-id/muster/internal/logtest"
 )
 
 // mailServer is an SMTP server that keeps what it accepts.
@@ -515,7 +515,7 @@ func TestMailsHaveARate(t *testing.T) {
 	for range 3 {
 		person(t, store, "ada@example.test", initCode("AAA"))
 	}
-	var log servicetest.Log
+	var log logtest.Log
 	startMail(t, store, consumers.MailConfig{URL: server.url, PerSecond: 0.0001},
 		consumers.Config{Attempts: 1, HandlerTimeout: time.Minute, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	until(t, "one mail, and a pause", func() bool { return server.count() >= 1 && strings.Contains(log.String(), "class=rate_limit") })

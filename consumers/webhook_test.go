@@ -17,7 +17,7 @@ import (
 
 	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/eventstore"
-	"github.com/muster-id/muster/internal/servicetest"
+	"github.com/muster-id/muster/internal/logtest"
 )
 
 // receiver is an endpoint that checks what it gets.
@@ -260,7 +260,7 @@ func TestAWebhookThatHangs(t *testing.T) {
 	t.Cleanup(ep.Close)
 	cfg := quickHooks()
 	cfg.Subscriber.Attempts = 4
-	var log servicetest.Log
+	var log logtest.Log
 	cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
 	hooks := consumers.NewWebhooks(store, cfg)
 	hook, _, err := hooks.Create(t.Context(), consumers.Webhook{Org: "org1", URL: ep.URL}, consumers.FromBeginning())

@@ -21,6 +21,7 @@ import (
 	"github.com/muster-id/muster/handlers"
 	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/importer"
+	"github.com/muster-id/muster/internal/logtest"
 	"github.com/muster-id/muster/internal/servicetest"
 	zitadelv1 "github.com/muster-id/muster/proto/zitadel/v1"
 )
@@ -34,7 +35,7 @@ type system struct {
 	store  *eventstore.Store
 	tokens *access.Tokens
 	orgs   *access.Organisations
-	log    *servicetest.Log
+	log    *logtest.Log
 	http   *http.Client // HTTP/1.1
 	h2     *http.Client // HTTP/2 in clear text, as gRPC needs it
 	// shutdown ends the service once what it accepted is finished; the test
@@ -48,7 +49,7 @@ func start(t testing.TB, change func(*handlers.Deps)) *system {
 	t.Helper()
 	ctx := context.Background()
 	store := servicetest.Store(t)
-	s := &system{store: store, log: &servicetest.Log{}}
+	s := &system{store: store, log: &logtest.Log{}}
 	s.tokens = access.NewTokens(store.Pool(), adminToken, "org-1", time.Now)
 	s.orgs = access.NewOrganisations(store, time.Now)
 	for _, org := range []string{"org-1", "org-2"} {

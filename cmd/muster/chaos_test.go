@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/muster-id/muster/internal/chaos"
+	"github.com/muster-id/muster/internal/logtest"
 	"github.com/muster-id/muster/internal/pgtest"
-	"github.com/muster-id/muster/internal/servicetest"
 )
 
 // testLines hands what is written to the test.
@@ -26,7 +26,7 @@ func TestChaos(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log servicetest.Log
+	var log logtest.Log
 	rep, err := chaos.Run(t.Context(), chaos.Config{
 		Dir: t.TempDir(), Muster: []string{self}, Env: []string{"MUSTER_TEST_BE_MUSTER=1"}, DatabaseURL: pgtest.New(t),
 		Nodes: 1, Events: 6000, Pause: 100 * time.Millisecond, Settle: time.Minute, Out: testLines{t}, Log: &log,

@@ -18,8 +18,8 @@ import (
 
 	"github.com/muster-id/muster/consumers"
 	"github.com/muster-id/muster/internal/cluster"
+	"github.com/muster-id/muster/internal/logtest"
 	"github.com/muster-id/muster/internal/pgtest"
-	"github.com/muster-id/muster/internal/servicetest"
 )
 
 // TestClusterLosesOneOfEach runs what `make cluster` runs, kills a JetStream
@@ -33,7 +33,7 @@ func TestClusterLosesOneOfEach(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	var log servicetest.Log
+	var log logtest.Log
 	c, err := cluster.Start(ctx, cluster.Config{
 		Dir: t.TempDir(), Muster: []string{self}, Log: &log, DatabaseURL: pgtest.New(t),
 		Env: []string{"MUSTER_TEST_BE_MUSTER=1", "MUSTER_LEASE_TTL=1s"},

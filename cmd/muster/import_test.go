@@ -23,8 +23,8 @@ import (
 
 	"github.com/muster-id/muster/internal/chaos"
 	"github.com/muster-id/muster/internal/cluster"
+	"github.com/muster-id/muster/internal/logtest"
 	"github.com/muster-id/muster/internal/pgtest"
-	"github.com/muster-id/muster/internal/servicetest"
 )
 
 // TestMain lets the test's own binary be muster, so that it can be killed.
@@ -46,7 +46,7 @@ type server struct {
 	url string
 	env []string
 	cmd *exec.Cmd
-	out servicetest.Log
+	out logtest.Log
 	// http is what start asks with; nil is the default client.
 	http *http.Client
 }
@@ -207,7 +207,7 @@ func TestImportSurvivesKills(t *testing.T) {
 		s.start()
 		report := filepath.Join(t.TempDir(), "report")
 		done := make(chan struct{})
-		var out, errOut servicetest.Log
+		var out, errOut logtest.Log
 		var err error
 		go func() {
 			defer close(done)
@@ -314,7 +314,7 @@ func TestImportCommand(t *testing.T) {
 	}
 	reports := map[bool][]byte{}
 	for _, dry := range []bool{true, false} {
-		var out, errOut servicetest.Log
+		var out, errOut logtest.Log
 		name := filepath.Join(dir, fmt.Sprint("report", dry))
 		args := []string{"import", file, "--server", s.url, "--token", importToken, "--firebase-config", filepath.Join(dir, "fb"), "--report", name, "--map", "idp:google.com=google"}
 		if dry {
@@ -362,7 +362,7 @@ func TestImportCommand(t *testing.T) {
 		}
 		cancel()
 	}()
-	var out, errOut servicetest.Log
+	var out, errOut logtest.Log
 	err := run(ctx, []string{"import", big, "--server", s.url, "--token", importToken, "--job", "mine"}, &out, &errOut)
 	if code := exitError(0); !errors.As(err, &code) || code != 130 || !strings.Contains(out.String(), "muster import --job=mine --server="+s.url+" "+big) || strings.Contains(out.String(), importToken) {
 		t.Fatalf("%v\n%s\n%s", err, &out, &errOut)

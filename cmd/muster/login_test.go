@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/muster-id/muster/internal/servicetest"
+	"github.com/muster-id/muster/internal/logtest"
 )
 
 // logIn asks the service for a session and returns the status and the answer.
@@ -65,7 +65,7 @@ func TestPeopleWhoWereImportedLogIn(t *testing.T) {
 	if err := os.WriteFile(file, []byte(people), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var out, errOut servicetest.Log
+	var out, errOut logtest.Log
 	err := run(context.Background(), []string{"import", file, "--server", s.url, "--token", importToken, "--job", "job-1",
 		"--verify-url", old.URL + "/check", "--verify-authorization", "Bearer of-old"}, &out, &errOut)
 	if err != nil || !strings.Contains(out.String(), "1  get in with their password through the old system") {

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/muster-id/muster/internal/servicetest"
+	"github.com/muster-id/muster/internal/logtest"
 )
 
 // service is `make run`, as a person starts it, on a data folder of the test's.
@@ -27,7 +27,7 @@ type service struct {
 	dir     string // the data folder
 	address string
 	cmd     *exec.Cmd
-	out     *servicetest.Log
+	out     *logtest.Log
 	ended   chan struct{}
 }
 
@@ -76,7 +76,7 @@ func (s *service) env() []string {
 // listens.
 func (s *service) start() {
 	s.t.Helper()
-	s.out = &servicetest.Log{}
+	s.out = &logtest.Log{}
 	s.ended = make(chan struct{})
 	s.cmd = exec.Command("make", "run")
 	s.cmd.Dir = filepath.Join("..", "..")

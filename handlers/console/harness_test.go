@@ -18,6 +18,7 @@ import (
 	"github.com/muster-id/muster/handlers"
 	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/importer"
+	"github.com/muster-id/muster/internal/logtest"
 	"github.com/muster-id/muster/internal/servicetest"
 )
 
@@ -32,14 +33,14 @@ type site struct {
 	url      string
 	store    *eventstore.Store
 	tokens   *access.Tokens
-	log      *servicetest.Log
+	log      *logtest.Log
 	shutdown func() // ends the service once what it accepted is finished
 }
 
 func start(t testing.TB, change func(*handlers.Deps)) *site {
 	t.Helper()
 	ctx := context.Background()
-	s := &site{t: t, log: &servicetest.Log{}, store: servicetest.Store(t)}
+	s := &site{t: t, log: &logtest.Log{}, store: servicetest.Store(t)}
 	s.tokens = access.NewTokens(s.store.Pool(), adminToken, "org-1", time.Now)
 	orgs := access.NewOrganisations(s.store, time.Now)
 	for id, name := range map[string]string{"org-1": "Nordlicht Books", "org-2": "Second & <b>Sons</b>"} {

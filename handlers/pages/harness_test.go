@@ -33,6 +33,7 @@ import (
 	"github.com/muster-id/muster/handlers/access"
 	"github.com/muster-id/muster/handlers/signin"
 	"github.com/muster-id/muster/importer"
+	"github.com/muster-id/muster/internal/logtest"
 	"github.com/muster-id/muster/internal/servicetest"
 )
 
@@ -49,7 +50,7 @@ type site struct {
 	url   string // http://localhost:port, as people see it
 	deps  handlers.Deps
 	store *eventstore.Store
-	log   *servicetest.Log
+	log   *logtest.Log
 	mails *mailbox
 }
 
@@ -57,7 +58,7 @@ type site struct {
 func start(t testing.TB, change func(*handlers.Deps)) *site {
 	t.Helper()
 	ctx := context.Background()
-	s := &site{t: t, log: &servicetest.Log{}, store: servicetest.Store(t), mails: &mailbox{}}
+	s := &site{t: t, log: &logtest.Log{}, store: servicetest.Store(t), mails: &mailbox{}}
 	l := servicetest.Listen(t)
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	if err != nil {

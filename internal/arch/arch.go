@@ -53,7 +53,7 @@ var internals = map[string][]string{
 }
 
 // forTests are the packages below internal that every room's tests may import.
-var forTests = []string{"browsertest", "pgtest", "servicetest"}
+var forTests = []string{"browsertest", "logtest", "pgtest", "servicetest"}
 
 // forbidden lists what the pure room may not even have from the standard
 // library: the outside world. Tests may.

@@ -197,7 +197,7 @@ func keep(dir string, idle time.Duration) error {
 // fast are settings for a server whose data are worth nothing.
 func fast() map[string]string {
 	return map[string]string{
-		"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off",
+		"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off", "wal_compression": "off",
 		"max_connections": "400", "shared_buffers": "128MB", "min_wal_size": "80MB", "max_wal_size": "1GB",
 	}
 }

@@ -3,7 +3,6 @@
 package servicetest
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -21,29 +20,6 @@ import (
 
 // AdminToken is the administrator's token of the tests' services.
 const AdminToken = "the-administrator's-token"
-
-// Log collects what is written to it from many goroutines.
-type Log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *Log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// String returns all that was written.
-func (l *Log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// Logger returns a logger of JSON lines that ends up in l.
-func (l *Log) Logger() *slog.Logger { return slog.New(slog.NewJSONHandler(l, nil)) }
 
 // Store opens a log of its own, with fresh keys, as the service's role.
 func Store(t testing.TB) *eventstore.Store {
