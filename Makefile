@@ -20,10 +20,7 @@ build: ## build bin/muster
 run: build ## run the service, set-up included; with DATABASE_URL on that PostgreSQL
 	@if [ -z "$${DATABASE_URL:-}" ]; then scripts/setup-postgres.sh; fi && exec bin/muster serve
 
-# What only this builds has no use for debugging information, nor the time to
-# write it.
 .PHONY: test
-test: export GOFLAGS := $(GOFLAGS) -gcflags=all=-dwarf=false
 test: ## run all tests, set-up included
 	@scripts/setup-test.sh && set -x && \
 	go test -vet=off -p 2 -count=1 -timeout 10m ./...
