@@ -199,6 +199,84 @@ func TestAMessageThatKillsTheProcessIsParked(t *testing.T) {
 	readJournal(t, out).inOrder(t)
 }
 
+// suspected makes everything in the log look as if the consumer's last owner had
+// died of it.
+func suspected(t *testing.T, store *eventstore.Store, url, name string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	sub, err := consumers.NewSubscriber(store, consumers.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.SubscribeInitialize(name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `UPDATE consumer_ranges SET dispatched = (SELECT count(*) FROM events) WHERE consumer = $1`, name); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// TestSuspectsGoInGroups: people are imported with several events each, one
+// behind the other in the log. Attempts on them are recorded many at a time, not
+// one by one, and handled in order.
+func TestSuspectsGoInGroups(t *testing.T) {
+	t.Parallel()
+	store, url := openStoreURL(t)
+	newUsers(t, store, 50, 2)
+	conn := suspected(t, store, url, "groups")
+	entered, leave := make(chan struct{}, 150), make(chan struct{})
+	j := newJournal()
+	consume(t, store, "groups", consumers.Config{Backoff: quick}, func(msg *message.Message) error {
+		stream, seq := streamOf(msg)
+		j.enter(stream)
+		entered <- struct{}{}
+		<-leave
+		j.leave(stream, seq, true)
+		return nil
+	})
+	<-entered
+	var recorded int
+	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM consumer_attempts`).Scan(&recorded); err != nil {
+		t.Fatal(err)
+	}
+	if recorded != 128 {
+		t.Errorf("%d attempts are on record while the first suspects are tried, want a group of 128", recorded)
+	}
+	close(leave)
+	until(t, "all events", func() bool { return j.count() == 150 })
+	j.inOrder(t)
+	until(t, "no attempts on record", func() bool {
+		return conn.QueryRow(t.Context(), `SELECT count(*) FROM consumer_attempts`).Scan(&recorded) == nil && recorded == 0
+	})
+}
+
+// TestASuspectThatFailsHoldsUpNoOther: its stream's later events wait for it, and
+// nobody waits for them.
+func TestASuspectThatFailsHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	store, url := openStoreURL(t)
+	ids := newUsers(t, store, 100, 2)
+	suspected(t, store, url, "failing")
+	j := newJournal()
+	cfg := consumers.Config{AsideAfter: 2 * time.Hour, Backoff: func(int) time.Duration { return time.Hour }}
+	consume(t, store, "failing", cfg, func(msg *message.Message) error {
+		stream, seq := streamOf(msg)
+		if stream == ids[3] {
+			return fmt.Errorf("not yet")
+		}
+		j.enter(stream)
+		j.leave(stream, seq, true)
+		return nil
+	})
+	until(t, "everybody else's events", func() bool { return j.count() == 99*3 })
+	j.inOrder(t)
+}
+
 // pausable is the clock of a process that can be stopped like a virtual
 // machine: no time passes, no timer fires.
 type pausable struct {

@@ -29,6 +29,15 @@ type entry struct {
 	tried    chan struct{} // closed after the first try, if anyone waits for it
 }
 
+// answered tells whoever waits for the first try that it has been made, or is not
+// worth waiting for. group.mu is held.
+func (e *entry) answered() {
+	if e.tried != nil {
+		close(e.tried)
+		e.tried = nil
+	}
+}
+
 // span is a range of slices that this instance has leased. All fields but
 // validUntil are guarded by group.mu.
 type span struct {
@@ -284,10 +293,7 @@ func (g *group) complete(e *entry) {
 		return
 	}
 	e.done = true
-	if e.tried != nil {
-		close(e.tried)
-		e.tried = nil
-	}
+	e.answered()
 	if e.tracked {
 		g.buffered--
 		if g.buffered == g.cfg.Window-g.cfg.Batch || g.buffered == 0 {
@@ -398,10 +404,7 @@ func (g *group) settle(ctx context.Context, l *lane, e *entry, a answer, f *Fail
 	if a == nacked && ctx.Err() != nil {
 		a = abandoned // a handler that was told to stop has not failed
 	}
-	if e.tried != nil {
-		close(e.tried)
-		e.tried = nil
-	}
+	e.answered()
 	switch a {
 	case abandoned:
 		g.mu.Unlock()
@@ -436,6 +439,9 @@ func (g *group) settle(ctx context.Context, l *lane, e *entry, a answer, f *Fail
 			return
 		}
 		e.attempts++
+		for _, behind := range l.queue[1:] { // nobody waits for what waits for this one
+			behind.answered()
+		}
 		delay := g.cfg.Backoff(e.attempts)
 		full := l.aside == nil && len(g.aside) >= g.cfg.MaxAside
 		g.mu.Unlock()
@@ -515,10 +521,7 @@ func (g *group) retire(s *span, release bool) {
 		if e != nil && !e.done && e.tracked {
 			e.tracked = false
 			g.buffered--
-			if e.tried != nil {
-				close(e.tried)
-				e.tried = nil
-			}
+			e.answered()
 		}
 	}
 	g.retired[s] = struct{}{}

@@ -250,11 +250,9 @@ type suspect struct {
 // recorded KillStarts times parks its stream.
 func (g *group) takeCarefully(ctx context.Context, st stretch, events []eventstore.Event) error {
 	var batch []suspect
-	streams := map[string]bool{}
 	flush := func() error {
 		err := g.try(ctx, batch)
 		batch = batch[:0]
-		clear(streams)
 		return err
 	}
 	for _, ev := range events {
@@ -267,7 +265,7 @@ func (g *group) takeCarefully(ctx context.Context, st stretch, events []eventsto
 		suspected, started := ev.Position <= s.suspects, s.started[ev.Position]
 		g.mu.Unlock()
 		alone := !suspected || started > 0
-		if alone || streams[ev.Stream] || len(batch) == suspectGroup {
+		if alone || len(batch) == suspectGroup {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -283,7 +281,6 @@ func (g *group) takeCarefully(ctx context.Context, st stretch, events []eventsto
 			}
 		default:
 			batch = append(batch, suspect{span: s, ev: ev})
-			streams[ev.Stream] = true
 			if alone {
 				if err := flush(); err != nil {
 					return err
