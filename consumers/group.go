@@ -8,6 +8,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/muster-id/muster/eventstore"
 )
@@ -124,6 +125,10 @@ type group struct {
 
 	ahead *ahead // the reader's
 
+	// While yielding, workers take turns.
+	yielding atomic.Bool
+	turns    *rate.Limiter
+
 	// writes makes the statements on several of the group's rows follow each
 	// other: at once they could wait for each other. It is taken before mu.
 	writes sync.Mutex
@@ -157,8 +162,9 @@ func newGroup(store *eventstore.Store, cfg Config, name, instance string) *group
 		fatal:     make(chan error, 1),
 		spans:     map[int16]*span{}, retired: map[*span]struct{}{},
 		lanes: map[string]*lane{}, aside: map[string]*aside{},
-		epoch: store.Epoch(),
+		epoch: store.Epoch(), turns: rate.NewLimiter(yieldRate, 1),
 	}
+	g.look()
 	g.cond = sync.NewCond(&g.mu)
 	return g
 }
@@ -308,6 +314,7 @@ func (g *group) complete(e *entry) {
 // the answer asks for.
 func (g *group) work(ctx, hard context.Context) {
 	for {
+		g.pace(ctx)
 		g.mu.Lock()
 		for !g.ending && (len(g.ready) == 0 || g.shut || g.outages > 0 && g.probing) {
 			g.cond.Wait()

@@ -23,6 +23,7 @@ var (
 	descAside    = prometheus.NewDesc("muster_consumer_aside_streams", "Streams parked or waiting for their next try, in the slices of this instance.", []string{"consumer"}, nil)
 	descBuffered = prometheus.NewDesc("muster_consumer_buffered_events", "Events read and not yet handled.", []string{"consumer"}, nil)
 	descRanges   = prometheus.NewDesc("muster_consumer_leases", "Ranges of slices that this instance holds.", []string{"consumer"}, nil)
+	descYielding = prometheus.NewDesc("muster_consumer_yielding", "1 while the consumer lets an import go first.", []string{"consumer"}, nil)
 	descPosition = prometheus.NewDesc("muster_consumer_position", "The lowest position up to which everything is handled, in the slices of this instance.", []string{"consumer"}, nil)
 	descLag      = prometheus.NewDesc("muster_consumer_lag_events", "Positions of the log beyond that.", []string{"consumer"}, nil)
 
@@ -51,11 +52,14 @@ func (s *Subscriber) Collect(ch chan<- prometheus.Metric) {
 	end, err := s.store.Head(ctx)
 	for name, gs := range groups {
 		var acked, nacked, parked, outages int64
-		var aside, buffered, ranges int
+		var aside, buffered, ranges, yielding int
 		low, held := eventstore.Position(math.MaxInt64), false
 		for _, g := range gs {
 			acked, nacked = acked+g.stats.acked.Load(), nacked+g.stats.nacked.Load()
 			parked, outages = parked+g.stats.parked.Load(), outages+g.stats.outages.Load()
+			if g.yielding.Load() {
+				yielding = 1
+			}
 			g.mu.Lock()
 			aside, buffered, ranges = aside+len(g.aside), buffered+g.buffered, ranges+len(g.spans)
 			for _, sp := range g.spans {
@@ -76,6 +80,7 @@ func (s *Subscriber) Collect(ch chan<- prometheus.Metric) {
 		gauge(descAside, int64(aside))
 		gauge(descBuffered, int64(buffered))
 		gauge(descRanges, int64(ranges))
+		gauge(descYielding, int64(yielding))
 		if held {
 			gauge(descPosition, int64(low))
 			if err == nil {

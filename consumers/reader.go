@@ -22,6 +22,9 @@ func (g *group) readLoop(ctx context.Context) {
 		if !g.waitForRoom(ctx) {
 			return
 		}
+		if g.look(); g.yielding.Load() {
+			g.sleep(ctx, yieldPause)
+		}
 		err := g.readRound(ctx)
 		switch {
 		case err == nil:
@@ -88,6 +91,9 @@ func (g *group) nextRead() (stretch, bool) {
 		query: eventstore.Query{After: places[i], Limit: g.cfg.Batch, Types: g.cfg.Types, Org: g.cfg.Org, FirstSlice: eventstore.Slices},
 		spans: map[*span]bool{},
 		alone: len(places) == 1,
+	}
+	if g.yielding.Load() {
+		st.query.Limit = min(st.query.Limit, yieldBatch)
 	}
 	if i+1 < len(places) {
 		st.query.UpTo = places[i+1]
@@ -425,6 +431,7 @@ func (g *group) flushLoop(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		g.look()
 		if epoch := g.store.Epoch(); epoch != g.epoch {
 			g.beginEpoch(epoch)
 			continue

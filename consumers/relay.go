@@ -66,6 +66,9 @@ type RelayConfig struct {
 	// RewindOnFork publishes again from the fork, in the new epoch, after a
 	// failover that lost events which were published. Default: stop.
 	RewindOnFork bool
+	// YieldAbove is a Subscriber's: while the log grows by more events a second
+	// than this, 200 a second are published. Default 10,000; negative: never.
+	YieldAbove int
 	// LeaseTTL is how long another instance waits before it takes over from
 	// one that died. Default 15 s.
 	LeaseTTL time.Duration
@@ -101,6 +104,7 @@ func NewRelay(store *eventstore.Store, pub message.Publisher, cfg RelayConfig) *
 	if cfg.Batch <= 0 {
 		cfg.Batch = 2000
 	}
+	cfg.YieldAbove = yieldDefault(cfg.YieldAbove)
 	if cfg.LeaseTTL <= 0 {
 		cfg.LeaseTTL = 15 * time.Second
 	}
@@ -282,8 +286,12 @@ func (r *Relay) readAll(ctx context.Context, token int64, after eventstore.Posit
 		wait, cancel := context.WithTimeout(ctx, r.cfg.LeaseTTL/3)
 		err := r.store.Wait(wait, after)
 		cancel()
+		limit, yielding := r.cfg.Batch, yields(r.store, r.cfg.YieldAbove)
+		if yielding {
+			limit = min(limit, yieldBatch)
+		}
 		if err == nil {
-			if b.messages, b.through, err = r.read(ctx, token, after); err != nil {
+			if b.messages, b.through, err = r.read(ctx, token, after, limit); err != nil {
 				return err
 			}
 		}
@@ -291,6 +299,9 @@ func (r *Relay) readAll(ctx context.Context, token int64, after eventstore.Posit
 		case to <- b:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+		if yielding {
+			pause(ctx, time.Duration(limit)*time.Second/yieldRate)
 		}
 		after = b.through
 	}
@@ -356,8 +367,8 @@ func (r *Relay) begin(ctx context.Context, at eventstore.Checkpoint) (eventstore
 	return last, nil
 }
 
-func (r *Relay) read(ctx context.Context, token int64, after eventstore.Position) ([]*message.Message, eventstore.Position, error) {
-	page, err := r.store.ReadPage(ctx, eventstore.Query{After: after, Limit: r.cfg.Batch})
+func (r *Relay) read(ctx context.Context, token int64, after eventstore.Position, limit int) ([]*message.Message, eventstore.Position, error) {
+	page, err := r.store.ReadPage(ctx, eventstore.Query{After: after, Limit: limit})
 	if err == nil && r.cfg.OpenSealed {
 		err = r.store.Open(ctx, page.Events)
 	}

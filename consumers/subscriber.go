@@ -75,6 +75,10 @@ type Config struct {
 	Window int
 	// Batch bounds one read. Default 4000; at most half the Window.
 	Batch int
+	// YieldAbove lets imports go first: while the log grows by more events a
+	// second than this, the consumer gets 200 a second at most from each
+	// instance, and catches up afterwards. Default 10,000; negative: never.
+	YieldAbove int
 	// Ranges is how many leases a new consumer's slices are divided into, and
 	// so how many instances can share its work. Default 16.
 	Ranges int
@@ -133,6 +137,7 @@ func (c *Config) setDefaults() error {
 	defInt(&c.Window, 16384)
 	defInt(&c.Batch, 4000)
 	c.Batch = max(1, min(c.Batch, c.Window/2))
+	c.YieldAbove = yieldDefault(c.YieldAbove)
 	defInt(&c.Ranges, 16)
 	if c.Ranges > eventstore.Slices || eventstore.Slices%c.Ranges != 0 {
 		return fmt.Errorf("consumers: Ranges must divide %d", eventstore.Slices)

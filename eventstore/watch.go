@@ -26,6 +26,7 @@ type watcher struct {
 	mu     sync.Mutex    // guards what follows
 	known  Position      // a position that was visible when it was last looked at
 	beyond chan struct{} // closed and replaced when known grows
+	growth growth        // of known
 }
 
 func newWatcher(s *Store) *watcher {
@@ -45,6 +46,7 @@ func (w *watcher) saw(p Position) {
 	defer w.mu.Unlock()
 	if p > w.known {
 		w.known = p
+		w.growth.reached(p, time.Now())
 		close(w.beyond)
 		w.beyond = make(chan struct{})
 	}
@@ -55,7 +57,7 @@ func (w *watcher) saw(p Position) {
 func (w *watcher) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.known = 0
+	w.known, w.growth = 0, growth{}
 }
 
 // recede takes note that the log ends at p where a reader looked, although more
@@ -63,7 +65,52 @@ func (w *watcher) forget() {
 func (w *watcher) recede(p Position) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.known = min(w.known, p)
+	if p < w.known {
+		w.known, w.growth = p, growth{}
+	}
+}
+
+// growthSpan is the time over which growth is measured, standstill that after
+// which a log that has not grown has none.
+const (
+	growthSpan = 100 * time.Millisecond
+	standstill = 500 * time.Millisecond
+)
+
+// growth measures how fast a log grows. The zero value knows nothing.
+type growth struct {
+	from  Position // where the present span begins
+	since time.Time
+	last  time.Time // when the log was last seen to grow
+	rate  float64   // of the last whole span
+}
+
+// reached takes note that the log has come to p.
+func (g *growth) reached(p Position, now time.Time) {
+	took := now.Sub(g.since)
+	switch {
+	case g.since.IsZero() || now.Sub(g.last) > standstill: // how it came there is not known
+		*g = growth{from: p, since: now}
+	case took >= growthSpan:
+		g.rate, g.from, g.since = float64(p-g.from)/took.Seconds(), p, now
+	}
+	g.last = now
+}
+
+// now returns events a second.
+func (g *growth) now(now time.Time) float64 {
+	if now.Sub(g.last) > standstill {
+		return 0
+	}
+	return g.rate
+}
+
+// Growth returns how fast the log grows as far as this process sees it, in
+// events a second over about a tenth of one; 0 while it stands still.
+func (s *Store) Growth() float64 {
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	return s.watch.growth.now(time.Now())
 }
 
 // committed takes note of this instance's own batch and lets the others know.

@@ -52,7 +52,11 @@ func (c *serveCmd) consumers(a *app, store *eventstore.Store, address string) (_
 		return nil, err
 	}
 	o.closers = append(o.closers, mail.Close)
-	subscriber, err := consumers.NewSubscriber(store, mail.Subscription(consumers.Config{LeaseTTL: c.LeaseTTL, Log: a.log}))
+	yieldAbove := c.YieldAbove
+	if yieldAbove == 0 {
+		yieldAbove = -1
+	}
+	subscriber, err := consumers.NewSubscriber(store, mail.Subscription(consumers.Config{LeaseTTL: c.LeaseTTL, YieldAbove: yieldAbove, Log: a.log}))
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +69,7 @@ func (c *serveCmd) consumers(a *app, store *eventstore.Store, address string) (_
 	o.metrics = append(o.metrics, mail, subscriber)
 
 	o.hooks = consumers.NewWebhooks(store, consumers.WebhooksConfig{
-		AllowPrivate: c.HooksPrivate, FirstRetry: c.HooksRetry, Subscriber: consumers.Config{LeaseTTL: c.LeaseTTL}, Log: a.log,
+		AllowPrivate: c.HooksPrivate, FirstRetry: c.HooksRetry, Subscriber: consumers.Config{LeaseTTL: c.LeaseTTL, YieldAbove: yieldAbove}, Log: a.log,
 	})
 	if c.NATSURL != "" {
 		stream, err := consumers.NewJetStream(c.NATSURL, consumers.JetStreamConfig{Log: a.log})
@@ -77,7 +81,7 @@ func (c *serveCmd) consumers(a *app, store *eventstore.Store, address string) (_
 				a.log.Warn("closing the broker's connection", "error", err)
 			}
 		})
-		o.relay = consumers.NewRelay(store, stream, consumers.RelayConfig{OpenSealed: c.NATSPersonal, LeaseTTL: c.LeaseTTL, Log: a.log})
+		o.relay = consumers.NewRelay(store, stream, consumers.RelayConfig{OpenSealed: c.NATSPersonal, LeaseTTL: c.LeaseTTL, YieldAbove: yieldAbove, Log: a.log})
 		o.metrics = append(o.metrics, o.relay)
 	}
 	return o, nil

@@ -470,7 +470,7 @@ func importAt(ctx context.Context, client *http.Client, url, body string) (int64
 // with and without consumers in this one.
 func (b *bench) importBeside(ctx context.Context) error {
 	people := int(10_000 * b.seconds.Seconds())
-	run := func(with int, delay time.Duration) func(context.Context) (sample, error) {
+	run := func(with int, delay time.Duration, yieldAbove int) func(context.Context) (sample, error) {
 		return func(ctx context.Context) (sample, error) {
 			url, drop, err := b.database(ctx, "beside")
 			if err != nil {
@@ -492,7 +492,7 @@ func (b *bench) importBeside(ctx context.Context) error {
 			defer group.Wait()
 			defer quit()
 			for range with {
-				sub, err := consumers.NewSubscriber(store, consumers.Config{})
+				sub, err := consumers.NewSubscriber(store, consumers.Config{YieldAbove: yieldAbove})
 				if err != nil {
 					return sample{}, err
 				}
@@ -532,16 +532,20 @@ func (b *bench) importBeside(ctx context.Context) error {
 			return sample{units: int64(people), elapsed: took}, nil
 		}
 	}
-	without := &figure{name: "without consumers", measure: run(0, 0)}
-	slow := &figure{name: "with a consumer that takes 10 ms an event, 64 at once", measure: run(1, 10*time.Millisecond)}
-	quick := &figure{name: "with one that keeps up as well as it can, on the same processors", measure: run(1, 0)}
-	if err := b.measure(ctx, without, slow, quick); err != nil {
+	figures := []*figure{
+		{name: "without consumers", measure: run(0, 0, 0)},
+		{name: "with one that takes 10 ms an event, 64 at once", measure: run(1, 10*time.Millisecond, 0)},
+		{name: "with one that does nothing", measure: run(1, 0, 0)},
+		{name: "with four that do nothing", measure: run(4, 0, 0)},
+		{name: "with one that does nothing and never lets the import go first", measure: run(1, 0, -1)},
+	}
+	if err := b.measure(ctx, figures...); err != nil {
 		return err
 	}
 	var rows [][]string
-	for _, f := range []*figure{without, slow, quick} {
-		rows = append(rows, []string{f.name, perSecond(f.rate()), ratio(f.rate(), without.rate())})
+	for _, f := range figures {
+		rows = append(rows, []string{f.name, perSecond(f.rate()), ratio(f.rate(), figures[0].rate())})
 	}
-	table("Import of many, beside consumers", []string{"", "people", "against without"}, rows)
+	table("Import of many, beside consumers on the same processors", []string{"", "people", "against without"}, rows)
 	return nil
 }
