@@ -67,7 +67,7 @@ type RelayConfig struct {
 	// failover that lost events which were published. Default: stop.
 	RewindOnFork bool
 	// YieldAbove is a Subscriber's: while the log grows by more events a second
-	// than this, 200 a second are published. Default 10,000; negative: never.
+	// than this, 50 a second are published. Default 5,000; negative: never.
 	YieldAbove int
 	// LeaseTTL is how long another instance waits before it takes over from
 	// one that died. Default 15 s.

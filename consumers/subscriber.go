@@ -76,8 +76,8 @@ type Config struct {
 	// Batch bounds one read. Default 4000; at most half the Window.
 	Batch int
 	// YieldAbove lets imports go first: while the log grows by more events a
-	// second than this, the consumer gets 200 a second at most from each
-	// instance, and catches up afterwards. Default 10,000; negative: never.
+	// second than this, the consumer gets 50 a second at most from each
+	// instance, and catches up afterwards. Default 5,000; negative: never.
 	YieldAbove int
 	// Ranges is how many leases a new consumer's slices are divided into, and
 	// so how many instances can share its work. Default 16.

@@ -14,20 +14,20 @@ import (
 // yieldRate is how many events a second a consumer gets while it lets an import
 // go first: few enough to cost the import nothing, and not none, since imports
 // may follow each other for days.
-const yieldRate = 200
+const yieldRate = 50
 
 // yieldBatch bounds what it reads at a time meanwhile, and yieldPause is how long it
 // waits before each read.
 const (
-	yieldBatch = 100
+	yieldBatch = 10
 	yieldPause = 100 * time.Millisecond
 )
 
 // yieldDefault is the growth, in events a second, above which one that names none
-// lets imports go first: some thousand imports a second.
+// lets imports go first: well over a thousand imports a second.
 func yieldDefault(above int) int {
 	if above == 0 {
-		return 10_000
+		return 5_000
 	}
 	return above
 }

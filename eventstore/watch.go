@@ -2,6 +2,8 @@ package eventstore
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -9,7 +11,8 @@ import (
 )
 
 // channels that instances tell each other news on. The payload of the first is
-// nothing; that of the second is the stream whose subject was erased.
+// a position that is visible; that of the second is the stream whose subject was
+// erased.
 const (
 	channelHead   = "muster_log"
 	channelErased = "muster_erased"
@@ -211,15 +214,15 @@ func (w *watcher) session(ctx context.Context, conn *pgx.Conn) error {
 		var err error
 		select {
 		case err = <-heard:
-			if err == nil {
+			if err == nil && waitCtx.Err() != nil { // nobody had news for a while
 				err = w.look(ctx, conn)
 			}
 		case <-w.notify:
 			interrupt()
 			if err = <-heard; err == nil {
-				_, err = conn.Exec(ctx, "NOTIFY "+channelHead)
+				_, err = conn.Exec(ctx, fmt.Sprintf("NOTIFY %s, '%d'", channelHead, w.head()))
 			}
-			pause(ctx, notifyEvery)
+			pause(ctx, notifyEvery(s.Growth()))
 		}
 		interrupt()
 		if ctx.Err() != nil {
@@ -231,10 +234,17 @@ func (w *watcher) session(ctx context.Context, conn *pgx.Conn) error {
 	}
 }
 
-// notifyEvery is the shortest time between two notifications.
-const notifyEvery = 5 * time.Millisecond
+// notifyEvery is the shortest time between two notifications while the log grows
+// by so many events a second. Each wakes every other instance, which an import of
+// many would rather do without.
+func notifyEvery(growth float64) time.Duration {
+	if growth > 5000 {
+		return 25 * time.Millisecond
+	}
+	return 5 * time.Millisecond
+}
 
-// listen returns when another instance has news or ctx has ended; an error
+// listen returns when another instance has had news or ctx has ended; an error
 // means that the connection is broken.
 func (w *watcher) listen(ctx context.Context, conn *pgx.Conn) error {
 	for {
@@ -247,7 +257,13 @@ func (w *watcher) listen(ctx context.Context, conn *pgx.Conn) error {
 		case n.Channel == channelErased:
 			w.store.keys.forget(n.Payload)
 		case n.PID != conn.PgConn().PID():
-			return nil
+			// Readers go by what they see, so that a wrong position could do no
+			// harm but wake them.
+			if p, err := strconv.ParseInt(n.Payload, 10, 64); err == nil {
+				w.saw(Position(p))
+				continue
+			}
+			return w.look(ctx, conn)
 		}
 	}
 }

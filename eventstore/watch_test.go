@@ -1,8 +1,11 @@
 package eventstore
 
 import (
+	"context"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/muster-id/muster/internal/pgtest"
 )
@@ -51,5 +54,50 @@ func TestGrowthOfALog(t *testing.T) {
 	s.watch.recede(0)
 	if g := s.Growth(); g != 0 {
 		t.Errorf("%v events a second of a log that is shorter than it was", g)
+	}
+}
+
+// TestNews: an instance hears from another how far the log reaches, without
+// looking for itself; and what it hears from a stranger does no harm.
+func TestNews(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	writer, other := openLog(t, url), openLog(t, url) // they look once an hour
+	appendEvents(t, writer, 1)
+	wait := func(after Position) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if err := other.Wait(ctx, after); err != nil {
+			t.Fatalf("it has not heard of what is beyond %d: %v", after, err)
+		}
+	}
+	wait(1)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, payload := range []string{"", "'nothing to read'", "'-3'", "'9223372036854775807'"} {
+		if payload != "" {
+			payload = ", " + payload
+		}
+		if _, err := conn.Exec(t.Context(), "NOTIFY "+channelHead+payload); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait(1 << 40) // it believes the last one
+	page, err := other.ReadPage(t.Context(), Query{After: 2})
+	if err != nil || page.Through != 2 || len(page.Events) != 0 {
+		t.Fatalf("behind the end it reads up to %d, %d events, %v", page.Through, len(page.Events), err)
+	}
+	if head := other.watch.head(); head != 2 {
+		t.Errorf("having looked, it takes %d for the end", head)
+	}
+	appendEvents(t, writer, 2)
+	wait(3)
+	events, err := other.Read(t.Context(), Query{After: 2})
+	if err != nil || len(events) == 0 || events[0].Position != 3 {
+		t.Errorf("it reads %d events, %v", len(events), err)
 	}
 }

@@ -46,7 +46,7 @@ type serveCmd struct {
 	HooksPrivate   bool          `env:"MUSTER_WEBHOOKS_PRIVATE" name:"webhooks-private" help:"Let webhooks have private and loopback addresses."`
 	HooksRetry     time.Duration `env:"MUSTER_WEBHOOKS_RETRY" name:"webhooks-retry" default:"5s" help:"How long a webhook waits after a first failure; the wait doubles up to 8 h."`
 	LeaseTTL       time.Duration `env:"MUSTER_LEASE_TTL" name:"lease-ttl" default:"15s" help:"How long an instance that died keeps its mails, webhooks and relaying from the others."`
-	YieldAbove     int           `env:"MUSTER_YIELD_ABOVE" default:"10000" help:"Growth of the log, in events a second, above which mails, webhooks and relaying wait for an import; 0: they never do."`
+	YieldAbove     int           `env:"MUSTER_YIELD_ABOVE" default:"5000" help:"Growth of the log, in events a second, above which mails, webhooks and relaying wait for an import; 0: they never do."`
 	MailRate       float64       `env:"MUSTER_MAIL_RATE" default:"20" help:"Most mails a second."`
 	TrustedProxies []string      `env:"MUSTER_TRUSTED_PROXIES" placeholder:"CIDR" help:"Proxies whose forwarding headers are believed."`
 	AllowedOrigins []string      `env:"MUSTER_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origins that browsers may call from; * for any."`

@@ -45,9 +45,11 @@ type Config struct {
 	// Nodes is how many JetStream nodes there are, 1 or 3.
 	Nodes int
 	// Events is about how many are imported, Pause how long a disturbance waits
-	// for the next.
+	// for the next, Turns how often each kind has its turn at least: beyond the
+	// import's end, if need be, while the consumers catch up. Default 1.
 	Events int
 	Pause  time.Duration
+	Turns  int
 	// Seed makes the plan of disturbances; 0: a random one.
 	Seed uint64
 	// Settle bounds the time from the import's end to the last event's arrival.
@@ -60,9 +62,10 @@ type Config struct {
 type Report struct {
 	Seed           uint64
 	People, Events int
-	// Alone and Beside are the import's events a second, before the consumers
-	// were started and with them and the disturbances.
-	Alone, Beside float64
+	// Alone, Beside and Disturbed are the import's events a second: without the
+	// consumers (the mean of before they were started and after they have ended),
+	// with them, and with the disturbances too.
+	Alone, Beside, Disturbed float64
 	// Troubles counts the disturbances by kind.
 	Troubles map[string]int
 	// Settled is how long the consumers took after the import's end.
@@ -117,6 +120,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	if cfg.Log == nil {
 		cfg.Log = io.Discard
 	}
+	cfg.Turns = max(cfg.Turns, 1)
 	rep := Report{Seed: cfg.Seed, Troubles: map[string]int{}}
 	r := &run{cfg: cfg, mail: &mailServer{got: map[string]int{}}, rnd: rand.New(rand.NewPCG(cfg.Seed, 0)), ledgers: map[string]*ledger{}}
 	for _, name := range []string{"crm", "slow", "late", "webhook"} {
@@ -139,13 +143,18 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	}
 	defer r.c.Stop()
 
-	// The import alone.
-	half := cfg.Events / perPerson / 2
-	if rep.Alone, err = r.load(ctx, half); err != nil {
+	// The import alone, once connections and caches are there.
+	people := cfg.Events / perPerson
+	if _, err = r.load(ctx, people/10); err != nil {
 		return rep, err
 	}
-	// And beside the consumers, with disturbances.
-	if err := r.webhook(ctx); err != nil {
+	before, err := r.load(ctx, people*3/10)
+	if err != nil {
+		return rep, err
+	}
+	// Beside the consumers, and then with disturbances.
+	hook, err := r.webhook(ctx)
+	if err != nil {
 		return rep, err
 	}
 	self, err := os.Executable()
@@ -172,18 +181,25 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		defer p.Stop()
 		killable = append(killable, p)
 	}
+	// They begin with what was there before, and are measured as they are then.
+	if err := r.caughtUp(ctx); err != nil {
+		return rep, err
+	}
+	if rep.Beside, err = r.load(ctx, people*3/10); err != nil {
+		return rep, err
+	}
 	disturb, calm := context.WithCancel(ctx)
 	defer calm()
 	var trouble error
 	var disturbing sync.WaitGroup
 	disturbing.Go(func() { trouble = r.disturb(disturb, ctx, killable, rep.Troubles) })
-	rep.Beside, err = r.load(ctx, half)
+	rep.Disturbed, err = r.load(ctx, people*3/10)
+	ended := time.Now()
 	calm()
 	disturbing.Wait()
 	if err = errors.Join(err, trouble); err != nil {
 		return rep, err
 	}
-	ended := time.Now()
 	p, err := start("late", 0)
 	if err != nil {
 		return rep, err
@@ -197,8 +213,25 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 			rep.Events += int(end)
 		}
 	}
+	if err != nil {
+		return rep, err
+	}
 	r.print(&rep)
-	return rep, err
+	// Alone once more, in a log of that size.
+	for _, p := range append(killable, p) {
+		p.Stop()
+	}
+	if err := r.call(ctx, http.MethodDelete, "/v1/webhooks/"+hook, "", nil); err != nil {
+		return rep, err
+	}
+	after, err := r.load(ctx, people*3/10)
+	if err != nil {
+		return rep, err
+	}
+	rep.Alone = (before + after) / 2
+	fmt.Fprintf(cfg.Out, "import: %.0f events/s alone (%.0f before, %.0f after), %.0f beside consumers (%.2f), %.0f with disturbances too (%.2f)\n",
+		rep.Alone, before, after, rep.Beside, rep.Beside/rep.Alone, rep.Disturbed, rep.Disturbed/rep.Alone)
+	return rep, nil
 }
 
 // receive is every receiver: an HTTP endpoint that refuses one person. The
@@ -247,10 +280,18 @@ func (r *run) receive(w http.ResponseWriter, req *http.Request) {
 	r.ledgers[name].take(effect, stream, sequence)
 }
 
-// webhook makes an endpoint for the events of all organisations.
-func (r *run) webhook(ctx context.Context) error {
+// webhook makes an endpoint for the events of all organisations, and returns its
+// id.
+func (r *run) webhook(ctx context.Context) (id string, err error) {
+	var made struct{ Webhook struct{ ID string } }
 	body := fmt.Sprintf(`{"url":%q,"allOrganisations":true,"from":"beginning"}`, r.http.URL+"/webhook")
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.c.Instances[0].URL+"/v1/webhooks", strings.NewReader(body))
+	err = r.call(ctx, http.MethodPost, "/v1/webhooks", body, &made)
+	return made.Webhook.ID, err
+}
+
+// call makes a call of the first instance and decodes its answer.
+func (r *run) call(ctx context.Context, method, path, body string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, r.c.Instances[0].URL+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -261,9 +302,12 @@ func (r *run) webhook(ctx context.Context) error {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return errors.New("chaos: the webhook: " + res.Status)
+		return fmt.Errorf("chaos: %s %s: %s", method, path, res.Status)
 	}
-	return nil
+	if into == nil {
+		return nil
+	}
+	return json.NewDecoder(res.Body).Decode(into)
 }
 
 // load imports n people, four chunks at a time, each over and over until it is
@@ -340,10 +384,10 @@ func (r *run) importChunk(ctx context.Context, first int64, worker int) error {
 }
 
 // disturb kills one thing at a time and starts it again, until ctx ends and
-// each kind has had its turn. What it has killed is running again then.
+// each kind has had its turns. What it has killed is running again then.
 func (r *run) disturb(ctx, whole context.Context, killable []*cluster.Process, counts map[string]int) error {
 	var order []int
-	for turn := 0; turn < len(troubles) || ctx.Err() == nil; turn++ {
+	for turn := 0; turn < r.cfg.Turns*len(troubles) || ctx.Err() == nil; turn++ {
 		if len(order) == 0 {
 			order = r.rnd.Perm(len(troubles))
 		}
@@ -414,6 +458,27 @@ func (r *run) ends(ctx context.Context) (map[string]int64, error) {
 	var end int64
 	_, err = pgx.ForEachRow(rows, []any{&stream, &end}, func() error { ends[stream] = end; return nil })
 	return ends, err
+}
+
+// caughtUp waits until the consumers that run have everything that there is.
+func (r *run) caughtUp(ctx context.Context) error {
+	ends, err := r.ends(ctx)
+	for deadline := time.Now().Add(r.cfg.Settle); err == nil; time.Sleep(50 * time.Millisecond) {
+		var missing int64
+		for name, l := range r.ledgers {
+			if name != "late" {
+				missing += l.missing(ends, poison)
+			}
+		}
+		if missing == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("chaos: after %v the consumers lack %d events", r.cfg.Settle, missing)
+		}
+		err = ctx.Err()
+	}
+	return err
 }
 
 // settle waits until everything has arrived, and returns what is wrong.
@@ -571,7 +636,7 @@ func (r *run) stream(ctx context.Context, want int64, thorough bool) (wrong stri
 
 func (r *run) print(rep *Report) {
 	w := r.cfg.Out
-	fmt.Fprintf(w, "seed %d: %d people, %d events; import %.0f events/s alone, %.0f beside consumers and disturbances\n", rep.Seed, rep.People, rep.Events, rep.Alone, rep.Beside)
+	fmt.Fprintf(w, "seed %d: %d people, %d events\n", rep.Seed, rep.People, rep.Events)
 	for _, kind := range troubles {
 		fmt.Fprintf(w, "  %-24s %6d\n", kind, rep.Troubles[kind])
 	}

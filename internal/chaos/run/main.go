@@ -33,6 +33,7 @@ func run(ctx context.Context) (ok bool, err error) {
 	muster := flag.String("muster", "bin/muster", "the muster binary")
 	events := flag.Int("events", 100_000, "about how many events are imported")
 	pause := flag.Duration("pause", time.Second, "how long a disturbance waits for the next, on average")
+	turns := flag.Int("turns", 3, "how often each kind of disturbance has its turn at least")
 	seed := flag.Uint64("seed", 0, "repeat the plan of this seed")
 	verbose := flag.Bool("v", false, "print what the processes print")
 	flag.Parse()
@@ -45,7 +46,7 @@ func run(ctx context.Context) (ok bool, err error) {
 		return false, err
 	}
 	cfg := chaos.Config{Dir: dir, Muster: []string{*muster}, DatabaseURL: os.Getenv("DATABASE_URL"), Nodes: 3,
-		Events: *events, Pause: *pause, Seed: *seed, Settle: 5 * time.Minute, Out: os.Stdout}
+		Events: *events, Pause: *pause, Turns: *turns, Seed: *seed, Settle: 5 * time.Minute, Out: os.Stdout}
 	if *verbose {
 		cfg.Log = os.Stderr
 	}
