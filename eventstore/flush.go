@@ -15,7 +15,8 @@ import (
 )
 
 // A flush is one transaction in two round trips, or in one when it is expected
-// to go through as it is (see flush.hopeful).
+// to go through as it is (see flush.hopeful); what is sent up to one Sync is a
+// transaction by itself, without BEGIN and COMMIT.
 //
 // The first takes the locks, always in this order: stream heads, ascending,
 // then claims, ascending. With its answers each request is judged by itself.
@@ -231,8 +232,10 @@ func (l *lane) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A process that is stopped in mid-flush must not hold locks for ever.
-	if _, err = conn.Exec(connCtx, "SET idle_in_transaction_session_timeout = '10s'"); err == nil {
+	// A process that is stopped in mid-flush must not hold locks for ever. The
+	// rest is for transactions that no BEGIN begins.
+	if _, err = conn.Exec(connCtx, "SET idle_in_transaction_session_timeout = '10s'; "+
+		"SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off"); err == nil {
 		err = l.store.identify(connCtx, conn)
 	}
 	for i, sql := range statements {
@@ -266,7 +269,11 @@ func (l *lane) number(ctx context.Context) error {
 // batchIDs is the increment of the sequence of batch ids.
 const batchIDs = 1000
 
+// rollback ends the transaction, if there is one.
 func (l *lane) rollback(ctx context.Context) {
+	if l.conn.PgConn().TxStatus() == 'I' {
+		return
+	}
 	if _, err := l.conn.Exec(ctx, "ROLLBACK"); err != nil {
 		l.disconnect()
 	}
@@ -658,7 +665,6 @@ func (f *flush) write(p *pgconn.Pipeline) error {
 		sent++
 	}
 	if f.hopeful {
-		send(stBegin)
 		f.sendHopefulClaims(send)
 	} else {
 		f.sendClaims(send)
@@ -669,7 +675,9 @@ func (f *flush) write(p *pgconn.Pipeline) error {
 	send(stLockLog)
 	beforeBind := sent
 	send(stBindBatch, int4Param(int32(f.events)), int8Param(f.batch))
-	send(stCommit)
+	if !f.hopeful {
+		send(stCommit)
+	}
 	f.committing = true
 	if err := p.Sync(); err != nil {
 		return err

@@ -94,12 +94,15 @@ func run(ctx context.Context) error {
 	}
 	b := &bench{admin: *url, seconds: *seconds, rounds: *rounds, users: *users, tmp: tmp}
 	if b.admin == "" {
-		srv, err := pgserver.Start(ctx, pgserver.Config{DataDir: tmp + "/data", Settings: map[string]string{"max_connections": "200"}, Logger: slog.New(slog.DiscardHandler)})
+		srv, err := pgserver.Start(ctx, pgserver.Config{DataDir: tmp + "/data", Settings: map[string]string{"max_connections": "200", "min_wal_size": "2GB"}, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return err
 		}
 		defer srv.Stop(context.WithoutCancel(ctx))
 		b.admin = srv.URL()
+		if err := b.season(ctx); err != nil {
+			return err
+		}
 	}
 	if err := b.describe(ctx); err != nil {
 		return err
@@ -113,6 +116,25 @@ func run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// season brings a new server into the state of one that has been in use: its files
+// for the write-ahead log are there, to be written over. A new one fills each with
+// zeros first, which holds all commits up meanwhile.
+func (b *bench) season(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, b.admin)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	const files = 2 << 30 / (16 << 20)
+	for range files {
+		if _, err := conn.Exec(ctx, `SELECT pg_logical_emit_message(false, 'bench', ''), pg_switch_wal()`); err != nil {
+			return err
+		}
+	}
+	_, err = conn.Exec(ctx, `CHECKPOINT`)
+	return err
 }
 
 // describe prints what the figures were measured on.
