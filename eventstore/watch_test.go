@@ -101,3 +101,28 @@ func TestNews(t *testing.T) {
 		t.Errorf("it reads %d events, %v", len(events), err)
 	}
 }
+
+// TestALaneIsReadCommitted, whatever the database's default: a flush of one round
+// trip begins no transaction that could say so.
+func TestALaneIsReadCommitted(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	name := pgx.Identifier{conn.Config().Database}.Sanitize()
+	if _, err := conn.Exec(t.Context(), "ALTER DATABASE "+name+" SET default_transaction_isolation = 'serializable'"); err != nil {
+		t.Fatal(err)
+	}
+	l := &lane{store: openLog(t, url)}
+	defer l.disconnect()
+	if err := l.ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var level string
+	if err := l.conn.QueryRow(t.Context(), "SHOW transaction_isolation").Scan(&level); err != nil || level != "read committed" {
+		t.Errorf("a lane's transactions are %q, %v", level, err)
+	}
+}
